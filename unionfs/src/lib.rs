@@ -1,0 +1,3 @@
+//! lib
+pub mod options;
+pub use options::Options;
