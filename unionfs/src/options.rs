@@ -2,9 +2,32 @@
 //!
 //! [`Options`] is filled by a command line or by one of the two option
 //! dialects ([`Dialect`]) and consumed by [`crate::mount`].
+//!
+//! Reading order: this file, `options/text.rs` (commas, colons, escapes), the
+//! dialects `options/overlay.rs` and `options/fuse_overlayfs.rs`, and what they
+//! share, `options/union.rs` and `options/flags.rs`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod flags;
+mod fuse_overlayfs;
+mod idmap;
+mod overlay;
+mod suggest;
+mod text;
+mod union;
+mod value;
+
+pub use text::escape_path;
+
+/// The most lower layers of one stack.
+const MAX_LOWERS: usize = 500;
+/// The longest option string, in bytes. The kernel passes no longer argument to a program.
+const MAX_TEXT: usize = 128 * 1024;
+/// The longest path, in bytes (`PATH_MAX` without its NUL).
+const MAX_PATH: usize = 4095;
 
 /// Whether directory redirects are followed and made
 /// (kernel `Documentation/filesystems/overlayfs.rst`, "redirect_dir").
@@ -106,6 +129,8 @@ pub struct MountFlags {
     pub atime: Atime,
     /// No directory access times.
     pub nodiratime: bool,
+    /// Symlinks are not followed.
+    pub nosymfollow: bool,
     /// Synchronous writes.
     pub sync: bool,
     /// Synchronous directory changes.
@@ -133,6 +158,7 @@ impl Default for MountFlags {
             exec: true,
             atime: Atime::NoAtime,
             nodiratime: false,
+            nosymfollow: false,
             sync: false,
             dirsync: false,
             allow_other: false,
@@ -224,3 +250,162 @@ impl Options {
         }
     }
 }
+
+impl Options {
+    /// The defaults of the fuse-overlayfs face: an upper that fuse-overlayfs
+    /// can mount tomorrow, and the mount flags that it gives to `root` or to others.
+    pub fn fuse_overlayfs(mountpoint: impl Into<PathBuf>, root: bool) -> Self {
+        Self {
+            redirect_dir: RedirectDir::Off,
+            metacopy: false,
+            format: UpperFormat::FuseOverlayfs,
+            flags: MountFlags {
+                dev: false,
+                suid: root,
+                allow_other: root,
+                fsname: "fuse-overlayfs".to_owned(),
+                subtype: "fuse-overlayfs".to_owned(),
+                ..MountFlags::default()
+            },
+            ..Self::new(mountpoint)
+        }
+    }
+
+    /// Makes every path absolute, taking relative ones from `cwd`. Links are not resolved.
+    pub fn resolve(&mut self, cwd: &Path) {
+        let one = |path: &mut PathBuf| *path = cwd.join(&path);
+        self.lowers.iter_mut().for_each(one);
+        self.upper.iter_mut().for_each(one);
+        self.work.iter_mut().for_each(one);
+        one(&mut self.mountpoint);
+    }
+
+    /// Takes the options of `text`, which is written in `dialect`; later ones win over earlier ones.
+    pub fn parse(&mut self, dialect: Dialect, text: &OsStr) -> Result<Vec<Warning>, OptionError> {
+        let mut warnings = Vec::new();
+        for token in text::tokens(text)? {
+            match dialect {
+                Dialect::Overlay => overlay::apply(&token, self)?,
+                Dialect::Sloppy => match overlay::apply(&token, self) {
+                    Err(OptionError::Unknown { name, .. }) => warnings.push(Warning::Ignored(name)),
+                    other => other?,
+                },
+                Dialect::FuseOverlayfs => warnings.extend(fuse_overlayfs::apply(&token, self)?),
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+/// The language of an option string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Kernel overlayfs's options and mount(8)'s; anything else is refused.
+    Overlay,
+    /// The same, but unknown options are passed over (`mount -s`).
+    Sloppy,
+    /// fuse-overlayfs's options and libfuse's; anything else is passed over.
+    FuseOverlayfs,
+}
+
+/// Something that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// An option that nobody knows.
+    #[error("unknown argument ignored: {0}")]
+    Ignored(String),
+    /// fuse-overlayfs's `plugins=`.
+    #[error("plugins are not supported; plugins= ignored")]
+    NoPlugins,
+}
+
+/// What is wrong with an option string.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// No option has this name.
+    #[error("unknown option {name:?}{}", .nearest.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// As it was given.
+        name: String,
+        /// The known name that looks most like it.
+        nearest: Option<&'static str>,
+    },
+    /// `name` without `=value`.
+    #[error("option {name:?} needs a value: {name}=…")]
+    NeedsValue {
+        /// The option.
+        name: String,
+    },
+    /// `name=value` where `name` stands alone.
+    #[error("option {name:?} takes no value")]
+    NoValue {
+        /// The option.
+        name: String,
+    },
+    /// A value that is none of the possible ones.
+    #[error("option {name:?}: {value:?} is not {expected}")]
+    BadValue {
+        /// The option.
+        name: String,
+        /// Its value.
+        value: String,
+        /// The values that there are.
+        expected: &'static str,
+    },
+    /// Known and not done.
+    #[error("option {name:?} is not possible: {why}")]
+    Refused {
+        /// The option.
+        name: String,
+        /// The reason.
+        why: &'static str,
+    },
+    /// A map of ids that makes no sense.
+    #[error("option {name:?}: {value:?}: {why}")]
+    IdMap {
+        /// The option.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No path where one belongs.
+    #[error("option {name:?}: an empty path (write a colon of a path as \\:)")]
+    EmptyPath {
+        /// The option.
+        name: String,
+    },
+    /// Longer than the kernel takes.
+    #[error("option {name:?}: a path of {len} bytes, {max} is the most", max = MAX_PATH)]
+    PathTooLong {
+        /// The option.
+        name: String,
+        /// Its length.
+        len: usize,
+    },
+    /// More lower layers than a stack takes.
+    #[error("{count} lower layers given, {max} is the most", max = MAX_LOWERS)]
+    TooManyLowers {
+        /// How many there are, as far as they were counted.
+        count: usize,
+    },
+    /// The text is longer than any program's argument.
+    #[error("{len} bytes of options, {max} is the most", max = MAX_TEXT)]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// A NUL byte.
+    #[error("a NUL byte in the options")]
+    Nul,
+    /// `"` without its other half.
+    #[error("option {name:?}: the closing quote is missing, or does not end the value")]
+    UnclosedQuote {
+        /// The option.
+        name: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;
