@@ -200,21 +200,35 @@ fn mount_overlay(stack: &Stack, opts: &[String]) -> Result<(), Outcome> {
     } else {
         MountFlags::RDONLY
     };
-    rustix::mount::mount(
-        "overlay",
-        &stack.mnt,
-        "overlay",
-        flags,
-        Some(data.as_c_str()),
-    )
-    .map_err(|e| {
-        use std::os::unix::process::ExitStatusExt;
-        Outcome {
-            status: std::process::ExitStatus::from_raw(32 << 8),
-            stdout: String::new(),
-            stderr: format!("mount overlay: {e} ({data:?})\n"),
-        }
-    })
+    let mount = || {
+        rustix::mount::mount(
+            "overlay",
+            &stack.mnt,
+            "overlay",
+            flags,
+            Some(data.as_c_str()),
+        )
+    };
+    // EBUSY: a mount namespace made meanwhile elsewhere still holds the upper, for as long as its maker lives.
+    let patient = || {
+        (0..20).find_map(|_| match mount() {
+            Err(rustix::io::Errno::BUSY) => {
+                std::thread::sleep(Duration::from_millis(100));
+                None
+            }
+            other => Some(other),
+        })
+    };
+    patient()
+        .unwrap_or(Err(rustix::io::Errno::BUSY))
+        .map_err(|e| {
+            use std::os::unix::process::ExitStatusExt;
+            Outcome {
+                status: std::process::ExitStatus::from_raw(32 << 8),
+                stdout: String::new(),
+                stderr: format!("mount overlay: {e} ({data:?})\n"),
+            }
+        })
 }
 
 /// A mount under test. Drop unmounts it and ends its daemon, however it is.
@@ -255,29 +269,44 @@ impl Mounted {
     /// Unmounts as a user would; panics if that fails or the daemon survives it.
     pub fn unmount(&mut self) {
         assert!(self.up, "{} is not mounted", self.root().display());
-        match self.subject {
-            Subject::Lamel { .. } => {
-                let mut command = Command::new(Subject::lamel_bin());
-                command.arg("umount").arg(&self.stack.mnt).current_dir("/");
-                let out = spawn_captured(command, TIMEOUT);
-                assert!(
-                    out.success(),
-                    "lamel umount: {}\n{}{}",
-                    out.status,
-                    out.stdout,
-                    out.stderr
-                );
+        // A command that another thread of this process is starting holds all our files until its exec.
+        let patient = (0..20).find_map(|_| match self.try_unmount() {
+            Err(e) if e.to_lowercase().contains("busy") => {
+                std::thread::sleep(Duration::from_millis(50));
+                None
             }
-            Subject::Overlayfs { .. } | Subject::FuseOverlayfs { .. } => {
-                unmount(&self.stack.mnt, UnmountFlags::empty()).expect("umount");
-            }
+            other => Some(other),
+        });
+        match patient {
+            Some(Ok(())) => self.up = false,
+            Some(Err(e)) => panic!("{e}"),
+            None => panic!("umount {}: busy", self.root().display()),
         }
-        self.up = false;
         assert!(
             self.wait_for_daemon(),
             "{:?}: the daemon outlives its mount",
             self.subject
         );
+    }
+
+    fn try_unmount(&self) -> Result<(), String> {
+        match self.subject {
+            Subject::Lamel { .. } => {
+                let mut command = Command::new(Subject::lamel_bin());
+                command.arg("umount").arg(&self.stack.mnt).current_dir("/");
+                let out = spawn_captured(command, TIMEOUT);
+                if out.success() {
+                    return Ok(());
+                }
+                Err(format!(
+                    "lamel umount: {}\n{}{}",
+                    out.status, out.stdout, out.stderr
+                ))
+            }
+            Subject::Overlayfs { .. } | Subject::FuseOverlayfs { .. } => {
+                unmount(&self.stack.mnt, UnmountFlags::empty()).map_err(|e| format!("umount: {e}"))
+            }
+        }
     }
 
     /// Mounts the same stack again after [`Self::unmount`] or [`Self::kill9`].

@@ -1,0 +1,1 @@
+//! Shrunk failures, kept as named tests.
