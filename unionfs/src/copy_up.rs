@@ -1,0 +1,629 @@
+//! Moving an object to the upper before a change: the only lower→upper
+//! transaction. Built in the staging directory or as a nameless file, it
+//! appears by one rename or link, or not at all.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::attr::{Attr, set_override, times_of};
+use crate::error::{Error, Refusal, Result};
+use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
+use crate::layer::Content;
+use crate::sys::xattr::{self, Target};
+use crate::sys::{at, copy, credentials};
+use crate::union::{Counters, UnionFs};
+use crate::xattr::copies_up;
+
+/// How much of an object a change needs in the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Its attributes; the data may stay below (metacopy).
+    Attributes,
+    /// Its attributes, in the index alone: the name is about to go.
+    Indexed,
+    /// Its data too; `Some(size)` when it is about to be truncated to that.
+    Data(Option<u64>),
+}
+
+impl Depth {
+    fn is_data(self) -> bool {
+        matches!(self, Self::Data(_))
+    }
+}
+
+/// What a copy-up starts from.
+struct Source {
+    /// Attributes of the object, from wherever they are now.
+    attr: Attr,
+    link: Option<Link>,
+    file: Option<FileSource>,
+}
+
+struct FileSource {
+    /// Where its data is now, if it has any.
+    data: Option<LowerFile>,
+    /// The lower object whose identity the copy keeps; `None` for a metacopy.
+    origin: Option<LowerFile>,
+    upper: Option<UpperFile>,
+}
+
+impl UnionFs {
+    /// Brings an object to the upper, with the directories above it.
+    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+        if is_done(inode, depth) {
+            return Ok(());
+        }
+        self.check_writable()?;
+        loop {
+            self.copy_up_ancestors(inode)?;
+            self.copy_up_known_parents(inode);
+            let transaction = inode.transaction.lock();
+            // Renamed into another directory meanwhile?
+            if inode.link().is_some_and(|link| !link.parent.in_upper()) {
+                drop(transaction);
+                continue;
+            }
+            return self.copy_up_locked(inode, depth);
+        }
+    }
+
+    /// Whether opening an inode for writing would move more than `bytes`.
+    pub(crate) fn moves_more_than(&self, ino: u64, bytes: u64) -> bool {
+        let Some(inode) = self.inodes.find(ino) else {
+            return false;
+        };
+        let below = match &inode.state.read().body {
+            Body::File(file) => file.data_below().cloned(),
+            Body::Dir(_) => None,
+        };
+        below.is_some_and(|lower| {
+            self.layer(lower.layer)
+                .attr(&lower.dir, &lower.name)
+                .is_ok_and(|attr| attr.size > bytes)
+        })
+    }
+
+    /// Copies up the directories above an inode, topmost first.
+    fn copy_up_ancestors(&self, inode: &Arc<Inode>) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut next = inode.link().map(|link| link.parent);
+        while let Some(dir) = next.filter(|dir| !dir.in_upper()) {
+            next = dir.link().map(|link| link.parent);
+            missing.push(dir);
+        }
+        for dir in missing.into_iter().rev() {
+            let _transaction = dir.transaction.lock();
+            self.copy_up_locked(&dir, Depth::Attributes)?;
+        }
+        Ok(())
+    }
+
+    /// The same as [`Self::copy_up`] for callers that hold the inode's transaction
+    /// and have its parent in the upper.
+    pub(crate) fn copy_up_locked(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+        if is_done(inode, depth) {
+            return Ok(());
+        }
+        self.check_writable()?;
+        // What is made here is not the caller's: no umask of theirs applies.
+        credentials::set_umask(0);
+        let source = self.source(inode)?;
+        match &source.file {
+            None => self.copy_up_dir(inode, &source),
+            Some(file) => match source.attr.format() {
+                libc::S_IFREG => self.copy_up_file(inode, &source, file, depth),
+                _ => self.copy_up_special(inode, &source),
+            },
+        }
+    }
+
+    fn source(&self, inode: &Arc<Inode>) -> Result<Source> {
+        let (link, file) = {
+            let state = inode.state.read();
+            let file = match &state.body {
+                Body::Dir(_) => None,
+                Body::File(file) => Some(FileSource {
+                    data: file.data_below().cloned(),
+                    origin: if file.upper.is_none() {
+                        file.lower.clone()
+                    } else {
+                        None
+                    },
+                    upper: file.upper.clone(),
+                }),
+            };
+            (state.link.clone(), file)
+        };
+        let mut attr = self.with_backing(inode, |backing| backing.attr())?;
+        if let Some(FileSource {
+            data: Some(data), ..
+        }) = &file
+            && attr.format() == libc::S_IFREG
+        {
+            attr.size = self.layer(data.layer).attr(&data.dir, &data.name)?.size;
+        }
+        Ok(Source { attr, link, file })
+    }
+
+    fn copy_up_dir(&self, inode: &Arc<Inode>, source: &Source) -> Result<()> {
+        let upper = self.upper()?;
+        let Some(link) = &source.link else {
+            return Err(Refusal::NotFound.into());
+        };
+        let staged = upper.stage();
+        let staging = upper.staging().as_fd();
+        at::mkdir(staging, &staged.name, 0o700)?;
+        let copy = at::open_dir(staging, &staged.name)?;
+        let target = Target::At(copy.as_fd(), OsStr::new("."));
+        self.copy_xattrs(inode, target)?;
+        self.set_attr(target, &source.attr)?;
+        upper.markers.set_ino(target, inode.ino)?;
+        let parent = self.upper_dir(&link.parent)?;
+        self.keep_times(&link.parent, || {
+            self.mark_impure(&link.parent)?;
+            let mut state = inode.state.write();
+            at::rename(
+                staging,
+                &staged.name,
+                parent.as_fd(),
+                &link.name,
+                RenameFlags::NOREPLACE,
+            )?;
+            if let Body::Dir(dir) = &mut state.body {
+                dir.upper = UpperDir::Named;
+            }
+            Ok(())
+        })?;
+        staged.publish();
+        Counters::count(&self.counters.attribute_copy_ups);
+        Ok(())
+    }
+
+    /// Symlinks, devices, FIFOs and sockets.
+    fn copy_up_special(&self, inode: &Arc<Inode>, source: &Source) -> Result<()> {
+        let upper = self.upper()?;
+        let staged = upper.stage();
+        let staging = upper.staging().as_fd();
+        let attr = &source.attr;
+        if attr.format() == libc::S_IFLNK {
+            let target = self.with_backing(inode, |backing| backing.readlink())?;
+            at::symlink(OsStr::from_bytes(&target), staging, &staged.name)?;
+        } else if upper.override_key.is_some() {
+            drop(at::create(staging, &staged.name, OFlags::WRONLY, 0o755)?);
+        } else {
+            at::mknod(staging, &staged.name, attr.format() | 0o600, attr.rdev)?;
+        }
+        let target = Target::At(staging, &staged.name);
+        self.copy_xattrs(inode, target)?;
+        self.set_attr(target, attr)?;
+        self.publish_new(inode, source, Made::Named(&staged.name))?;
+        if source.link.is_some() {
+            staged.publish();
+        }
+        Counters::count(&self.counters.attribute_copy_ups);
+        Ok(())
+    }
+
+    fn copy_up_file(
+        &self,
+        inode: &Arc<Inode>,
+        source: &Source,
+        file: &FileSource,
+        depth: Depth,
+    ) -> Result<()> {
+        let upper = self.upper()?;
+        let with_data = depth.is_data() || !self.settings.metacopy || source.attr.size == 0;
+        if let (Some(UpperFile::Indexed(_)), true) = (&file.upper, with_data) {
+            return self.fill_metacopy(inode, source, file, depth);
+        }
+        let staging = upper.staging().as_fd();
+        let staged = upper.stage();
+        let (copy, made) = match at::tmpfile(staging, 0o600)? {
+            Some(copy) => (copy, Made::Nameless),
+            None => (
+                at::create(staging, &staged.name, OFlags::RDWR, 0o600)?,
+                Made::Named(&staged.name),
+            ),
+        };
+        let target = Target::Fd(copy.as_fd());
+        if with_data {
+            self.copy_data(file, source.attr.size, depth, copy.as_fd())?;
+        } else {
+            at::truncate(copy.as_fd(), source.attr.size)?;
+            upper.markers.set_metacopy(target)?;
+        }
+        self.copy_xattrs(inode, target)?;
+        self.set_attr(target, &source.attr)?;
+        if with_data && source.attr.size > 0 && upper.durable {
+            at::fsync(copy.as_fd(), false)?;
+        }
+        let made = match made {
+            Made::Nameless => Made::File(&copy),
+            other => other,
+        };
+        if file.upper.is_some() {
+            upper.markers.set_ino(target, inode.ino)?;
+            self.publish_over(inode, source, made)?;
+        } else {
+            self.publish_new_file(inode, source, file, made, depth, with_data)?;
+        }
+        if matches!(made, Made::Named(_)) {
+            staged.publish();
+        }
+        let counter = if with_data {
+            &self.counters.data_copy_ups
+        } else {
+            &self.counters.attribute_copy_ups
+        };
+        Counters::count(counter);
+        Ok(())
+    }
+
+    fn copy_data(
+        &self,
+        file: &FileSource,
+        size: u64,
+        depth: Depth,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let Some(data) = &file.data else {
+            return Err(Refusal::UnknownInode.into());
+        };
+        let len = match depth {
+            Depth::Data(Some(wanted)) => wanted.min(size),
+            _ => size,
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        match self.layer(data.layer).open(&data.dir, &data.name)? {
+            Content::File(from) => copy::file(from.as_fd(), to, size, len),
+            Content::Bytes(bytes) => {
+                let bytes = (*bytes).as_ref();
+                let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+                copy::write_all(to, &bytes[..len], 0)
+            }
+        }
+    }
+
+    /// Gives an indexed metacopy its data in place, for all its names at once.
+    fn fill_metacopy(
+        &self,
+        inode: &Arc<Inode>,
+        source: &Source,
+        file: &FileSource,
+        depth: Depth,
+    ) -> Result<()> {
+        let upper = self.upper()?;
+        self.with_upper(inode, |backing| {
+            let Content::File(copy) = backing.open(OFlags::RDWR)? else {
+                return Err(Refusal::UnknownInode.into());
+            };
+            self.copy_data(file, source.attr.size, depth, copy.as_fd())?;
+            let len = match depth {
+                Depth::Data(Some(wanted)) => wanted,
+                _ => source.attr.size,
+            };
+            at::truncate(copy.as_fd(), len)?;
+            backing.utimens(&times_of(&source.attr))?;
+            if upper.durable {
+                at::fsync(copy.as_fd(), false)?;
+            }
+            // The data counts from this one call on.
+            upper.markers.clear_metacopy(backing.target()?)
+        })?;
+        let mut state = inode.state.write();
+        if let Body::File(body) = &mut state.body {
+            (body.lower, body.data) = (None, None);
+            body.version += 1;
+        }
+        Counters::count(&self.counters.data_copy_ups);
+        Ok(())
+    }
+
+    /// Replaces a metacopy by the whole file.
+    fn publish_over(&self, inode: &Arc<Inode>, source: &Source, made: Made<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        let staging = upper.staging().as_fd();
+        let Some(link) = source.link.as_ref().filter(|_| matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper, Some(UpperFile::Named)))) else {
+            return self.keep_nameless(inode, made, true);
+        };
+        let parent = self.upper_dir(&link.parent)?;
+        let second = upper.stage();
+        let name: &OsStr = match made {
+            Made::File(copy) => {
+                at::link_fd(copy.as_fd(), staging, &second.name)?;
+                &second.name
+            }
+            Made::Named(name) => name,
+            Made::Nameless => return Err(Refusal::UnknownInode.into()),
+        };
+        self.keep_times(&link.parent, || {
+            let mut state = inode.state.write();
+            at::rename(
+                staging,
+                name,
+                parent.as_fd(),
+                &link.name,
+                RenameFlags::empty(),
+            )?;
+            data_moved(&mut state.body);
+            Ok(())
+        })?;
+        second.publish();
+        Ok(())
+    }
+
+    fn publish_new_file(
+        &self,
+        inode: &Arc<Inode>,
+        source: &Source,
+        file: &FileSource,
+        made: Made<'_>,
+        depth: Depth,
+        with_data: bool,
+    ) -> Result<()> {
+        let indexed = match &file.origin {
+            Some(lower) if source.attr.nlink > 1 => self.index_key(lower)?.map(|key| (lower, key)),
+            _ => None,
+        };
+        let Some((lower, (key, origin))) = indexed else {
+            if depth == Depth::Indexed {
+                return Ok(());
+            }
+            self.publish_new(inode, source, made)?;
+            if with_data {
+                data_moved(&mut inode.state.write().body);
+            }
+            return Ok(());
+        };
+        let upper = self.upper()?;
+        let index = upper.index().ok_or(Refusal::NotFound)?;
+        let target = match made {
+            Made::File(copy) => Target::Fd(copy.as_fd()),
+            Made::Named(name) => Target::At(upper.staging().as_fd(), name),
+            Made::Nameless => return Err(Refusal::UnknownInode.into()),
+        };
+        upper.markers.set_ino(target, inode.ino)?;
+        upper.markers.set_origin(target, &origin)?;
+        // One link on disk, the index's; all the names of the lower file in the union.
+        let hidden = self.hidden_names(inode.ino).unwrap_or_default();
+        upper
+            .markers
+            .set_nlink(target, i64::from(source.attr.nlink) - i64::from(hidden) - 1)?;
+        if !with_data {
+            upper
+                .markers
+                .set_redirect(target, &lower.dir.path_of(&lower.name))?;
+        }
+        upper.mark_index_used();
+        {
+            let mut state = inode.state.write();
+            match made {
+                Made::File(copy) => at::link_fd(copy.as_fd(), index.as_fd(), &key)?,
+                Made::Named(name) => at::rename(
+                    upper.staging().as_fd(),
+                    name,
+                    index.as_fd(),
+                    &key,
+                    RenameFlags::NOREPLACE,
+                )?,
+                Made::Nameless => {}
+            }
+            if let Body::File(body) = &mut state.body {
+                body.upper = Some(UpperFile::Indexed(Arc::clone(&key)));
+            }
+            if with_data {
+                data_moved(&mut state.body);
+            }
+        }
+        if depth != Depth::Indexed {
+            if let Some(link) = &source.link {
+                self.note_link(inode, link.clone());
+            }
+            self.link_up_known(inode, &key);
+        }
+        Ok(())
+    }
+
+    /// Publishes the copy of a lower object under its name.
+    fn publish_new(&self, inode: &Arc<Inode>, source: &Source, made: Made<'_>) -> Result<()> {
+        let Some(link) = &source.link else {
+            return self.keep_nameless(inode, made, false);
+        };
+        let upper = self.upper()?;
+        let target = match made {
+            Made::File(copy) => Target::Fd(copy.as_fd()),
+            Made::Named(name) => Target::At(upper.staging().as_fd(), name),
+            Made::Nameless => return Err(Refusal::UnknownInode.into()),
+        };
+        // Symlinks and special files hold no user.* attributes: their number is not kept there.
+        match upper.markers.set_ino(target, inode.ino) {
+            Err(error) if error.errno() == Errno::PERM && source.attr.format() != libc::S_IFREG => {
+            }
+            other => other?,
+        }
+        let parent = self.upper_dir(&link.parent)?;
+        self.keep_times(&link.parent, || {
+            self.mark_impure(&link.parent)?;
+            let mut state = inode.state.write();
+            match made {
+                Made::File(copy) => at::link_fd(copy.as_fd(), parent.as_fd(), &link.name)?,
+                Made::Named(name) => {
+                    at::rename(
+                        upper.staging().as_fd(),
+                        name,
+                        parent.as_fd(),
+                        &link.name,
+                        RenameFlags::NOREPLACE,
+                    )?;
+                }
+                Made::Nameless => {}
+            }
+            if let Body::File(body) = &mut state.body {
+                body.upper = Some(UpperFile::Named);
+                if body.format != libc::S_IFREG {
+                    body.lower = None;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The copy of a file that has no name any more.
+    fn keep_nameless(&self, inode: &Arc<Inode>, made: Made<'_>, whole: bool) -> Result<()> {
+        let staging = self.upper()?.staging().as_fd();
+        let fd = match made {
+            Made::File(copy) => at::reopen(copy.as_fd(), OFlags::PATH)?,
+            Made::Named(name) => {
+                let fd = at::open_path(staging, name)?;
+                at::unlink(staging, name)?;
+                fd
+            }
+            Made::Nameless => return Err(Refusal::UnknownInode.into()),
+        };
+        let mut state = inode.state.write();
+        if let Body::File(body) = &mut state.body {
+            body.upper = Some(UpperFile::Nameless(Arc::new(fd)));
+        }
+        if whole {
+            data_moved(&mut state.body);
+        }
+        Ok(())
+    }
+
+    /// Owner, mode and times, in the order in which none undoes another.
+    fn set_attr(&self, target: Target<'_>, attr: &Attr) -> Result<()> {
+        let backing = match target {
+            Target::At(dir, name) => Owned::At(dir, name),
+            Target::Fd(fd) => Owned::Fd(fd),
+        };
+        match self.upper()?.override_key {
+            Some(key) if attr.format() != libc::S_IFLNK => {
+                set_override(target, key, attr)?;
+                backing.chmod(0o755)?;
+            }
+            _ => {
+                backing.chown(attr.uid, attr.gid)?;
+                if attr.format() != libc::S_IFLNK {
+                    backing.chmod(attr.mode & 0o7777)?;
+                }
+            }
+        }
+        backing.utimens(attr)
+    }
+
+    fn copy_xattrs(&self, inode: &Arc<Inode>, to: Target<'_>) -> Result<()> {
+        self.with_backing(inode, |from| {
+            let names = from.xattr_names()?;
+            for name in names
+                .split(|byte| *byte == 0)
+                .filter(|name| !name.is_empty())
+            {
+                if !copies_up(name, self.owners.override_key()) {
+                    continue;
+                }
+                let name = OsStr::from_bytes(name);
+                let Some(value) = from.xattr(name)? else {
+                    continue;
+                };
+                match xattr::set(to, name, &value, 0) {
+                    // Not carried by the upper's filesystem, or not ours to set.
+                    Err(error) if matches!(error.errno(), Errno::OPNOTSUPP | Errno::PERM) => {
+                        tracing::debug!(%error, "attribute not copied up");
+                    }
+                    other => other?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Does something in a directory of the upper that its times must not show.
+    pub(crate) fn keep_times<T>(
+        &self,
+        dir: &Arc<Inode>,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let before = self.with_upper(dir, |backing| backing.attr())?;
+        let done = act()?;
+        if let Err(error) = self.with_upper(dir, |backing| backing.utimens(&times_of(&before))) {
+            tracing::debug!(%error, "times of a directory after a copy-up in it");
+        }
+        Ok(done)
+    }
+
+    /// Before an entry with an inode number of its own comes into a directory.
+    pub(crate) fn mark_impure(&self, dir: &Arc<Inode>) -> Result<()> {
+        if matches!(&dir.state.read().body, Body::Dir(body) if body.impure) {
+            return Ok(());
+        }
+        let fd = self.upper_dir(dir)?;
+        self.upper()?.markers.set_impure(fd.as_fd())?;
+        if let Body::Dir(body) = &mut dir.state.write().body {
+            body.impure = true;
+        }
+        Ok(())
+    }
+}
+
+/// What was built, before it is published.
+#[derive(Clone, Copy)]
+enum Made<'a> {
+    /// Under this name in the staging directory.
+    Named(&'a OsString),
+    /// A nameless file.
+    File(&'a OwnedFd),
+    /// A nameless file that is still being built.
+    Nameless,
+}
+
+/// An object under construction.
+enum Owned<'a> {
+    At(BorrowedFd<'a>, &'a OsStr),
+    Fd(BorrowedFd<'a>),
+}
+
+impl Owned<'_> {
+    fn chown(&self, uid: u32, gid: u32) -> Result<(), Error> {
+        match self {
+            Self::At(dir, name) => at::chown(*dir, name, Some(uid), Some(gid)),
+            Self::Fd(fd) => at::fchown_path(*fd, Some(uid), Some(gid)),
+        }
+    }
+
+    fn chmod(&self, mode: u32) -> Result<(), Error> {
+        match self {
+            Self::At(dir, name) => at::chmod(*dir, name, mode),
+            Self::Fd(fd) => at::fchmod_path(*fd, mode),
+        }
+    }
+
+    fn utimens(&self, attr: &Attr) -> Result<(), Error> {
+        match self {
+            Self::At(dir, name) => at::utimens(*dir, name, &times_of(attr)),
+            Self::Fd(fd) => at::futimens_path(*fd, &times_of(attr)),
+        }
+    }
+}
+
+fn is_done(inode: &Inode, depth: Depth) -> bool {
+    if depth.is_data() {
+        inode.is_pure_upper()
+    } else {
+        inode.in_upper()
+    }
+}
+
+/// The upper holds the data from now on; open handles follow it.
+fn data_moved(body: &mut Body) {
+    if let Body::File(file) = body {
+        (file.lower, file.data) = (None, None);
+        file.version += 1;
+    }
+}

@@ -1,0 +1,379 @@
+//! Open files: open, read, write, fsync, fallocate, lseek, copy_file_range,
+//! ioctl, release.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use fuser::BackingId;
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::copy_up::Depth;
+use crate::error::{Error, Refusal, Result};
+use crate::handle::{Access, FileHandle};
+use crate::inode::{Body, Inode};
+use crate::layer::Content;
+use crate::sys::{at, copy, ioctl};
+use crate::union::{Counters, UnionFs};
+
+/// An open file, as the kernel is told of it.
+pub(crate) struct Opened {
+    pub(crate) handle: u64,
+    pub(crate) access: Access,
+}
+
+/// Makes a file known to the kernel for passthrough.
+pub(crate) type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> std::io::Result<BackingId>;
+
+/// The number of the data's version that an inode has.
+fn version(inode: &Inode) -> u32 {
+    match &inode.state.read().body {
+        Body::File(file) => file.version,
+        Body::Dir(_) => 0,
+    }
+}
+
+fn not_a_file() -> Error {
+    Error::call("open", OsStr::new("<mapped>"), Errno::BADF)
+}
+
+fn as_file(content: &Content) -> Result<&OwnedFd> {
+    match content {
+        Content::File(file) => Ok(file),
+        Content::Bytes(_) => Err(not_a_file()),
+    }
+}
+
+impl UnionFs {
+    /// Opens a regular file; opening for writing copies it up first.
+    pub(crate) fn open_file(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> Result<Opened> {
+        let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let truncate = flags.contains(OFlags::TRUNC);
+        if write || truncate {
+            self.check_writable()?;
+            self.copy_up(inode, Depth::Data(truncate.then_some(0)))?;
+        }
+        let seen = version(inode);
+        let own = self.open_flags(write);
+        let content = self.open_data(inode, own)?;
+        if truncate {
+            at::truncate(as_file(&content)?.as_fd(), 0)?;
+        }
+        Ok(self.add_handle(inode, own, seen, content, register))
+    }
+
+    /// The flags with which this process opens what the kernel opens for
+    /// writing or reading. A cached writer reads too: pages are filled before
+    /// they are written in part.
+    pub(crate) fn open_flags(&self, write: bool) -> OFlags {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        if self.settings.noatime {
+            access | OFlags::NOATIME
+        } else {
+            access
+        }
+    }
+
+    pub(crate) fn add_handle(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        version: u32,
+        content: Content,
+        register: Register<'_>,
+    ) -> Opened {
+        let file = match &content {
+            Content::File(file) if self.settings.passthrough && inode.is_pure_upper() => Some(file),
+            _ => None,
+        };
+        let access = self.handles.choose(inode.ino, file, register);
+        let passthrough = match &access {
+            Access::Passthrough(id) => {
+                Counters::count(&self.counters.passthrough_opens);
+                Some(Arc::clone(id))
+            }
+            Access::Cached { .. } => None,
+        };
+        let handle = self.handles.add_file(FileHandle {
+            inode: Arc::clone(inode),
+            flags,
+            content: parking_lot::RwLock::new((version, Arc::new(content))),
+            passthrough,
+        });
+        Opened { handle, access }
+    }
+
+    /// The data behind a handle, opened again if a copy-up moved it.
+    fn content(&self, handle: &FileHandle) -> Result<Arc<Content>> {
+        let now = version(&handle.inode);
+        {
+            let content = handle.content.read();
+            if content.0 == now {
+                return Ok(Arc::clone(&content.1));
+            }
+        }
+        let opened = Arc::new(self.open_data(&handle.inode, handle.flags)?);
+        *handle.content.write() = (now, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Reads up to `size` bytes and passes them on.
+    pub(crate) fn read<T>(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        done: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        let handle = self.handles.file(handle)?;
+        let content = self.content(&handle)?;
+        match &*content {
+            Content::Bytes(bytes) => {
+                let bytes = (**bytes).as_ref();
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                let end = start.saturating_add(size).min(bytes.len());
+                Ok(done(&bytes[start..end]))
+            }
+            Content::File(file) => with_buffer(size, |buffer| {
+                let mut filled = 0;
+                while filled < buffer.len() {
+                    match rustix::io::pread(
+                        file,
+                        &mut buffer[filled..],
+                        offset.saturating_add(filled as u64),
+                    ) {
+                        Ok(0) => break,
+                        Ok(got) => filled += got,
+                        Err(Errno::INTR) => {}
+                        Err(errno) => {
+                            return Err(Error::call("pread", OsStr::new("<handle>"), errno));
+                        }
+                    }
+                }
+                Ok(done(&buffer[..filled]))
+            }),
+        }
+    }
+
+    /// Writes all of `data`.
+    pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let handle = self.handles.file(handle)?;
+        let content = self.content(&handle)?;
+        let file = as_file(&content)?;
+        let mut done = 0;
+        while done < data.len() {
+            match rustix::io::pwrite(file, &data[done..], offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(wrote) => done += wrote,
+                Err(Errno::INTR) => {}
+                Err(errno) if done == 0 => {
+                    return Err(Error::call("pwrite", OsStr::new("<handle>"), errno));
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(u32::try_from(done).unwrap_or(u32::MAX))
+    }
+
+    /// Sets a file's length, with or without a handle.
+    pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<()> {
+        self.copy_up(inode, Depth::Data(Some(size)))?;
+        let content = self.open_data(inode, OFlags::RDWR)?;
+        at::truncate(as_file(&content)?.as_fd(), size)
+    }
+
+    /// Makes what was written durable. A file of a lower layer is so already.
+    pub(crate) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        if !self.settings.fsync {
+            return Ok(());
+        }
+        let handle = self.handles.file(handle)?;
+        if !handle.inode.in_upper() {
+            return Ok(());
+        }
+        if handle.inode.is_pure_upper() {
+            let content = self.content(&handle)?;
+            return at::fsync(as_file(&content)?.as_fd(), data_only);
+        }
+        // A metacopy: the attributes are in the upper.
+        self.with_upper(&handle.inode, |backing| {
+            match backing.open(OFlags::RDONLY)? {
+                Content::File(file) => at::fsync(file.as_fd(), data_only),
+                Content::Bytes(_) => Ok(()),
+            }
+        })
+    }
+
+    /// Makes a directory's entries durable.
+    pub(crate) fn fsync_dir(&self, inode: &Arc<Inode>) -> Result<()> {
+        if !self.settings.fsync || !inode.in_upper() {
+            return Ok(());
+        }
+        let dir = self.upper_dir(inode)?;
+        let real = at::open(
+            dir.as_fd(),
+            OsStr::new("."),
+            OFlags::RDONLY | OFlags::DIRECTORY,
+        )?;
+        at::fsync(real.as_fd(), false)
+    }
+
+    pub(crate) fn fallocate(&self, handle: u64, mode: i32, offset: u64, len: u64) -> Result<()> {
+        let handle = self.handles.file(handle)?;
+        let content = self.content(&handle)?;
+        ioctl::fallocate(as_file(&content)?.as_fd(), mode, offset, len)
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE`; the kernel does the other kinds itself.
+    pub(crate) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+        let handle = self.handles.file(handle)?;
+        let content = self.content(&handle)?;
+        let at = u64::try_from(offset)
+            .map_err(|_| Error::call("lseek", OsStr::new("<handle>"), Errno::NXIO))?;
+        let position = match (&*content, whence) {
+            (Content::File(file), libc::SEEK_DATA) => rustix::fs::seek(file, SeekFrom::Data(at)),
+            (Content::File(file), libc::SEEK_HOLE) => rustix::fs::seek(file, SeekFrom::Hole(at)),
+            (Content::Bytes(bytes), libc::SEEK_DATA | libc::SEEK_HOLE) => {
+                let len = (**bytes).as_ref().len() as u64;
+                if at >= len {
+                    Err(Errno::NXIO)
+                } else {
+                    Ok(if whence == libc::SEEK_DATA { at } else { len })
+                }
+            }
+            _ => return Err(Refusal::Invalid.into()),
+        };
+        position
+            .map(|position| i64::try_from(position).unwrap_or(i64::MAX))
+            .map_err(|errno| Error::call("lseek", OsStr::new("<handle>"), errno))
+    }
+
+    pub(crate) fn copy_file_range(
+        &self,
+        from: u64,
+        from_at: u64,
+        to: u64,
+        to_at: u64,
+        len: u64,
+    ) -> Result<u32> {
+        let (from, to) = (self.handles.file(from)?, self.handles.file(to)?);
+        let (from, to) = (self.content(&from)?, self.content(&to)?);
+        let (mut from_at, mut to_at) = (from_at, to_at);
+        let len = usize::try_from(len.min(i32::MAX as u64)).unwrap_or(usize::MAX);
+        match (&*from, &*to) {
+            (Content::File(from), Content::File(to)) => {
+                rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), len)
+                    .map(|done| u32::try_from(done).unwrap_or(u32::MAX))
+                    .map_err(|errno| Error::call("copy_file_range", OsStr::new("<handle>"), errno))
+            }
+            (Content::Bytes(bytes), Content::File(to)) => {
+                let bytes = (**bytes).as_ref();
+                let start = usize::try_from(from_at)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                let end = start.saturating_add(len).min(bytes.len());
+                copy::write_all(to.as_fd(), &bytes[start..end], to_at)?;
+                Ok(u32::try_from(end - start).unwrap_or(u32::MAX))
+            }
+            (_, Content::Bytes(_)) => Err(not_a_file()),
+        }
+    }
+
+    /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`, `FS_IOC_GETVERSION`.
+    pub(crate) fn ioctl(&self, inode: &Arc<Inode>, command: u32, data: &[u8]) -> Result<Vec<u8>> {
+        const GETFLAGS: u32 = libc::FS_IOC_GETFLAGS as u32;
+        const SETFLAGS: u32 = libc::FS_IOC_SETFLAGS as u32;
+        const GETVERSION: u32 = libc::FS_IOC_GETVERSION as u32;
+        const GETFLAGS_32: u32 = libc::FS_IOC32_GETFLAGS as u32;
+        const SETFLAGS_32: u32 = libc::FS_IOC32_SETFLAGS as u32;
+        const GETVERSION_32: u32 = libc::FS_IOC32_GETVERSION as u32;
+        match command {
+            GETFLAGS | GETFLAGS_32 => {
+                let flags = self.with_open(inode, ioctl::get_flags)?;
+                Ok(flags.to_ne_bytes().to_vec())
+            }
+            GETVERSION | GETVERSION_32 => {
+                let number = self.with_open(inode, ioctl::get_version)?;
+                Ok(number.to_ne_bytes().to_vec())
+            }
+            SETFLAGS | SETFLAGS_32 => {
+                let bytes: [u8; 4] = data
+                    .get(..4)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .ok_or(Refusal::Invalid)?;
+                let flags = u32::from_ne_bytes(bytes);
+                self.check_writable()?;
+                if self
+                    .with_open(inode, ioctl::get_flags)
+                    .is_ok_and(|now| now == flags)
+                {
+                    return Ok(Vec::new());
+                }
+                self.copy_up(
+                    inode,
+                    if inode.is_dir() {
+                        Depth::Attributes
+                    } else {
+                        Depth::Data(None)
+                    },
+                )?;
+                self.with_open(inode, |fd| ioctl::set_flags(fd, flags))
+                    .map(|()| Vec::new())
+            }
+            _ => Err(Refusal::NotTty.into()),
+        }
+    }
+
+    /// Calls `act` with a descriptor of the object's data or directory.
+    fn with_open<T>(
+        &self,
+        inode: &Arc<Inode>,
+        act: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let content = if inode.is_dir() {
+            self.with_backing(inode, |backing| {
+                backing.open(OFlags::RDONLY | OFlags::DIRECTORY)
+            })?
+        } else {
+            self.open_data(inode, OFlags::RDONLY)?
+        };
+        match &content {
+            Content::File(file) => act(file.as_fd()),
+            Content::Bytes(_) => Err(Refusal::NotTty.into()),
+        }
+    }
+
+    /// Closes a file. True when the kernel's view of its attributes may be old:
+    /// pages written through a mapping changed times without its notice.
+    pub(crate) fn release_file(&self, handle: u64) -> Option<u64> {
+        let handle = self.handles.remove_file(handle)?;
+        let ino = handle.inode.ino;
+        let stale = handle.passthrough.is_some() && handle.is_writable();
+        match Arc::into_inner(handle) {
+            Some(FileHandle { inode, .. }) => self.release_inode(inode),
+            None => tracing::debug!(ino, "released while in use"),
+        }
+        stale.then_some(ino)
+    }
+}
+
+/// Lends this thread's read buffer, grown to `size`.
+fn with_buffer<T>(size: usize, act: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        act(&mut buffer[..size])
+    })
+}

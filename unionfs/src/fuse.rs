@@ -1,0 +1,892 @@
+//! The face towards the kernel: decode, call, reply. Dull, and the only module
+//! that knows a `Reply`.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::OFlags;
+
+use crate::attr::{Attr, SetAttr, SetTime};
+use crate::dir::{Caller, New};
+use crate::error::{Error, Refusal, Result};
+use crate::file::Opened;
+use crate::handle::Access;
+use crate::sys::credentials;
+use crate::union::{Counters, UnionFs};
+use crate::workers::Workers;
+
+/// The largest write that the kernel sends in one request, bytes.
+const MAX_WRITE: u32 = 1 << 20;
+/// A copy-up of more bytes than this is done beside the threads that serve.
+const SLOW_BYTES: u64 = 1 << 20;
+
+/// Serves a [`UnionFs`] to a FUSE session.
+pub struct Adapter {
+    fs: Arc<UnionFs>,
+    workers: Workers,
+    notifier: Arc<OnceLock<Notifier>>,
+}
+
+impl Adapter {
+    /// An adapter for one session.
+    pub fn new(fs: Arc<UnionFs>) -> Self {
+        Self {
+            fs,
+            workers: Workers::default(),
+            notifier: Arc::new(OnceLock::new()),
+        }
+    }
+
+    /// Where the session's notifier belongs once there is one.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.notifier)
+    }
+
+    /// Serves a request, beside the session's threads if it may take long.
+    fn serve(&self, slow: bool, job: impl FnOnce(&UnionFs) + Send + 'static) {
+        if slow {
+            let fs = Arc::clone(&self.fs);
+            self.workers.run(Box::new(move || job(&fs)));
+        } else {
+            job(&self.fs);
+        }
+    }
+
+    fn count(&self) -> &UnionFs {
+        Counters::count(&self.fs.counters.requests);
+        &self.fs
+    }
+
+    /// Whether the kernel should ask again for attributes of an inode: pages
+    /// written through a mapping of a passthrough file change its times.
+    fn refresh(&self, ino: u64) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0)
+        {
+            tracing::debug!(%error, ino, "attributes not invalidated");
+        }
+    }
+}
+
+/// The number for the kernel, and the one log line of a failed request.
+fn refuse(request: &'static str, ino: u64, error: &Error) -> Errno {
+    if error.is_expected() {
+        tracing::debug!(request, ino, %error);
+    } else {
+        tracing::warn!(request, ino, %error);
+    }
+    Errno::from_i32(error.errno().raw_os_error())
+}
+
+fn time((seconds, nanos): (i64, u32)) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)
+    } else {
+        UNIX_EPOCH.checked_add(whole)
+    };
+    base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos))))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// The seconds and nanoseconds that the kernel sent. fuser turns a time before
+/// the epoch into `epoch - (|seconds| + nanoseconds)`, which is undone here.
+fn set_time(time: TimeOrNow) -> SetTime {
+    let time = match time {
+        TimeOrNow::Now => return SetTime::Now,
+        TimeOrNow::SpecificTime(time) => time,
+    };
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => SetTime::At(
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
+        Err(before) => {
+            let before = before.duration();
+            SetTime::At(
+                -i64::try_from(before.as_secs()).unwrap_or(i64::MAX),
+                before.subsec_nanos(),
+            )
+        }
+    }
+}
+
+fn kind(format: u32) -> FileType {
+    match format {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        libc::S_IFIFO => FileType::NamedPipe,
+        libc::S_IFSOCK => FileType::Socket,
+        libc::S_IFBLK => FileType::BlockDevice,
+        libc::S_IFCHR => FileType::CharDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+        crtime: UNIX_EPOCH,
+        kind: kind(attr.format()),
+        perm: u16::try_from(attr.mode & 0o7777).unwrap_or_default(),
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        // The kernel's 32-bit form, which glibc's equals for majors below 4096.
+        rdev: u32::try_from(attr.rdev & 0xffff_ffff).unwrap_or_default(),
+        blksize: attr.blksize,
+        flags: 0,
+    }
+}
+
+/// An entry that says that the name does not exist, for the kernel to remember.
+fn nothing() -> FileAttr {
+    file_attr(&Attr {
+        dev: 0,
+        ino: 0,
+        mode: libc::S_IFREG,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        blksize: 0,
+        atime: (0, 0),
+        mtime: (0, 0),
+        ctime: (0, 0),
+    })
+}
+
+fn caller(request: &Request, umask: u32) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        umask,
+    }
+}
+
+fn open_flags(access: &Access) -> FopenFlags {
+    match access {
+        Access::Cached { keep: true } => FopenFlags::FOPEN_KEEP_CACHE,
+        _ => FopenFlags::empty(),
+    }
+}
+
+fn reply_entry(
+    reply: ReplyEntry,
+    request: &'static str,
+    parent: u64,
+    ttl: &Duration,
+    made: Result<Attr>,
+) {
+    match made {
+        Ok(attr) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
+        Err(error) => reply.error(refuse(request, parent, &error)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, request: &'static str, ino: u64, done: Result<()>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(refuse(request, ino, &error)),
+    }
+}
+
+fn reply_xattr(
+    reply: ReplyXattr,
+    request: &'static str,
+    ino: u64,
+    size: u32,
+    value: Result<Vec<u8>>,
+) {
+    let fits = value.and_then(|value| match size {
+        0 => Ok((true, value)),
+        size if value.len() > size as usize => Err(Refusal::Range.into()),
+        _ => Ok((false, value)),
+    });
+    match fits {
+        Ok((true, value)) => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok((false, value)) => reply.data(&value),
+        Err(error) => reply.error(refuse(request, ino, &error)),
+    }
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let settings = &self.fs.settings;
+        let offered = config.capabilities();
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_HAS_IOCTL_DIR;
+        if settings.acl {
+            wanted |= InitFlags::FUSE_POSIX_ACL;
+        }
+        // The kernel carries one of the two. BACKING_OPEN is for the initial user namespace alone.
+        if settings.passthrough
+            && credentials::is_initial_root()
+            && offered.contains(InitFlags::FUSE_PASSTHROUGH)
+        {
+            wanted |= InitFlags::FUSE_PASSTHROUGH;
+            config
+                .set_max_stack_depth(1)
+                .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        } else if settings.writeback {
+            wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+        }
+        let missing = wanted.difference(offered);
+        if !missing.is_empty() {
+            tracing::info!(?missing, "the kernel does not offer");
+        }
+        config
+            .add_capabilities(wanted & offered)
+            .map_err(|_| std::io::ErrorKind::Unsupported)?;
+        config
+            .set_max_write(MAX_WRITE)
+            .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        config
+            .set_max_background(64)
+            .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let fs = self.count();
+        let ttl = &fs.settings.ttl;
+        match fs
+            .inodes
+            .get(parent.0)
+            .and_then(|parent| fs.lookup(&parent, name))
+        {
+            Ok(Some((_, attr))) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
+            Ok(None) => reply.entry(ttl, &nothing(), Generation(0)),
+            Err(error) => reply.error(refuse("lookup", parent.0, &error)),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let fs = self.count();
+        match fs.inodes.get(ino.0).and_then(|inode| fs.getattr(&inode)) {
+            Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
+            Err(error) => reply.error(refuse("getattr", ino.0, &error)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the trait's signature")]
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let fs = self.count();
+        let change = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        let slow = size.is_some_and(|size| fs.moves_more_than(ino.0, SLOW_BYTES.min(size)));
+        self.serve(slow, move |fs| {
+            match fs
+                .inodes
+                .get(ino.0)
+                .and_then(|inode| fs.setattr(&inode, &change))
+            {
+                Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
+                Err(error) => reply.error(refuse("setattr", ino.0, &error)),
+            }
+        });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let fs = self.count();
+        match fs
+            .inodes
+            .get(ino.0)
+            .and_then(|inode| fs.with_backing(&inode, |backing| backing.readlink()))
+        {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(refuse("readlink", ino.0, &error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = match mode & libc::S_IFMT {
+            libc::S_IFREG => New::File { mode },
+            _ => New::Node {
+                mode,
+                rdev: u64::from(rdev),
+            },
+        };
+        self.make("mknod", req, parent, name, new, umask, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.make("mkdir", req, parent, name, New::Dir { mode }, umask, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.make(
+            "symlink",
+            req,
+            parent,
+            name,
+            New::Symlink {
+                target: target.as_os_str(),
+            },
+            0,
+            reply,
+        );
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let fs = self.count();
+        let done = fs
+            .inodes
+            .get(parent.0)
+            .and_then(|parent| fs.unlink(&parent, name));
+        reply_empty(reply, "unlink", parent.0, done);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let fs = self.count();
+        let done = fs
+            .inodes
+            .get(parent.0)
+            .and_then(|parent| fs.rmdir(&parent, name));
+        reply_empty(reply, "rmdir", parent.0, done);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.count();
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let done = fs.inodes.get(parent.0).and_then(|from| {
+            let to = fs.inodes.get(newparent.0)?;
+            fs.rename((&from, name), (&to, newname), flags)
+        });
+        reply_empty(reply, "rename", parent.0, done);
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let fs = self.count();
+        let made = fs.inodes.get(ino.0).and_then(|inode| {
+            let parent = fs.inodes.get(newparent.0)?;
+            let attr = fs.link(&inode, &parent, newname)?;
+            fs.inodes.count(&inode);
+            Ok(attr)
+        });
+        reply_entry(reply, "link", ino.0, &fs.settings.ttl, made);
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let fs = self.count();
+        let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
+        let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let slow = write && !flags.contains(OFlags::TRUNC) && fs.moves_more_than(ino.0, SLOW_BYTES);
+        self.serve(slow, move |fs| {
+            let opened = fs
+                .inodes
+                .get(ino.0)
+                .and_then(|inode| fs.open_file(&inode, flags, &|fd| reply.open_backing(fd)));
+            match opened {
+                Ok(Opened {
+                    handle,
+                    access: Access::Passthrough(id),
+                }) => {
+                    reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
+                }
+                Ok(Opened { handle, access }) => {
+                    reply.opened(FileHandle(handle), open_flags(&access))
+                }
+                Err(error) => reply.error(refuse("open", ino.0, &error)),
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let fs = self.count();
+        let ttl = &fs.settings.ttl;
+        let made = fs.inodes.get(parent.0).and_then(|parent| {
+            fs.create(&parent, name, mode, caller(req, umask), &|fd| {
+                reply.open_backing(fd)
+            })
+        });
+        match made {
+            Ok((
+                _,
+                attr,
+                Opened {
+                    handle,
+                    access: Access::Passthrough(id),
+                },
+            )) => {
+                let (attr, handle) = (file_attr(&attr), FileHandle(handle));
+                reply.created_passthrough(
+                    ttl,
+                    &attr,
+                    Generation(0),
+                    handle,
+                    FopenFlags::empty(),
+                    &id,
+                );
+            }
+            Ok((_, attr, Opened { handle, access })) => {
+                reply.created(
+                    ttl,
+                    &file_attr(&attr),
+                    Generation(0),
+                    FileHandle(handle),
+                    open_flags(&access),
+                );
+            }
+            Err(error) => reply.error(refuse("create", parent.0, &error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = self.count();
+        let mut reply = Some(reply);
+        let done = fs.read(fh.0, offset, size as usize, |data| {
+            if let Some(reply) = reply.take() {
+                reply.data(data);
+            }
+        });
+        if let (Err(error), Some(reply)) = (done, reply) {
+            reply.error(refuse("read", ino.0, &error));
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.count().write(fh.0, offset, data) {
+            Ok(size) => reply.written(size),
+            Err(error) => reply.error(refuse("write", ino.0, &error)),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // Nothing is held back here, and the kernel does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let stale = self.count().release_file(fh.0);
+        reply.ok();
+        if let Some(ino) = stale {
+            self.refresh(ino);
+        }
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.count();
+        self.refresh(ino.0);
+        self.serve(true, move |fs| {
+            reply_empty(reply, "fsync", ino.0, fs.fsync(fh.0, datasync))
+        });
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let fs = self.count();
+        match fs.inodes.get(ino.0) {
+            Ok(inode) => {
+                let handle = fs.handles.add_dir(inode);
+                reply.opened(
+                    FileHandle(handle),
+                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+                );
+            }
+            Err(error) => reply.error(refuse("opendir", ino.0, &error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let fs = self.count();
+        match fs
+            .handles
+            .dir(fh.0)
+            .and_then(|handle| fs.snapshot(&handle, offset))
+        {
+            Ok(snapshot) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                for (position, entry) in snapshot.iter().enumerate().skip(start) {
+                    if reply.add(
+                        INodeNo(entry.ino),
+                        position as u64 + 1,
+                        kind(entry.format),
+                        &entry.name,
+                    ) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(refuse("readdir", ino.0, &error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let fs = self.count();
+        let listed = fs
+            .handles
+            .dir(fh.0)
+            .and_then(|handle| Ok((fs.snapshot(&handle, offset)?, handle)));
+        let (snapshot, handle) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return reply.error(refuse("readdirplus", ino.0, &error)),
+        };
+        let ttl = &fs.settings.ttl;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (position, entry) in snapshot.iter().enumerate().skip(start) {
+            let next = position as u64 + 1;
+            let mut attr = nothing();
+            attr.kind = kind(entry.format);
+            if position < 2 {
+                // The kernel looks neither of the dots up.
+                attr.ino = INodeNo(entry.ino);
+                if reply.add(attr.ino, next, &entry.name, ttl, &attr, Generation(0)) {
+                    break;
+                }
+                continue;
+            }
+            let found = match fs.lookup(&handle.inode, &entry.name) {
+                Ok(Some(found)) => found,
+                // Gone since the snapshot.
+                Ok(None) => continue,
+                Err(error) => {
+                    // The name is there; who asks for it gets the error.
+                    refuse("readdirplus", ino.0, &error);
+                    if reply.add(
+                        attr.ino,
+                        next,
+                        &entry.name,
+                        &Duration::ZERO,
+                        &attr,
+                        Generation(0),
+                    ) {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let (inode, attr) = found;
+            if reply.add(
+                INodeNo(attr.ino),
+                next,
+                &entry.name,
+                ttl,
+                &file_attr(&attr),
+                Generation(0),
+            ) {
+                let ino = inode.ino;
+                drop(inode);
+                fs.forget(ino, 1);
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        let fs = self.count();
+        if let Some(handle) = fs.handles.remove_dir(fh.0)
+            && let Some(handle) = Arc::into_inner(handle)
+        {
+            fs.release_inode(handle.inode);
+        }
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.count();
+        self.serve(true, move |fs| {
+            let done = fs.inodes.get(ino.0).and_then(|inode| fs.fsync_dir(&inode));
+            reply_empty(reply, "fsyncdir", ino.0, done);
+        });
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.count().statfs() {
+            Ok(s) => {
+                let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+                let (bsize, name_max, frsize) =
+                    (narrow(s.f_bsize), narrow(s.f_namemax), narrow(s.f_frsize));
+                reply.statfs(
+                    s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, bsize, name_max,
+                    frsize,
+                );
+            }
+            Err(error) => reply.error(refuse("statfs", ino.0, &error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.count();
+        let done = fs
+            .inodes
+            .get(ino.0)
+            .and_then(|inode| fs.setxattr(&inode, name, value, flags));
+        reply_empty(reply, "setxattr", ino.0, done);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let fs = self.count();
+        let value = fs
+            .inodes
+            .get(ino.0)
+            .and_then(|inode| fs.getxattr(&inode, name));
+        reply_xattr(reply, "getxattr", ino.0, size, value);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = self.count();
+        let names = fs.inodes.get(ino.0).and_then(|inode| fs.listxattr(&inode));
+        reply_xattr(reply, "listxattr", ino.0, size, names);
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let fs = self.count();
+        let done = fs
+            .inodes
+            .get(ino.0)
+            .and_then(|inode| fs.removexattr(&inode, name));
+        reply_empty(reply, "removexattr", ino.0, done);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // Asked only without default_permissions, where everybody may do everything.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        let fs = self.count();
+        match fs
+            .inodes
+            .get(ino.0)
+            .and_then(|inode| fs.ioctl(&inode, cmd, in_data))
+        {
+            Ok(data) => reply.ioctl(0, &data),
+            Err(error) => reply.error(refuse("ioctl", ino.0, &error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let done = self.count().fallocate(fh.0, mode, offset, length);
+        reply_empty(reply, "fallocate", ino.0, done);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.count().lseek(fh.0, offset, whence) {
+            Ok(position) => reply.offset(position),
+            Err(error) => reply.error(refuse("lseek", ino.0, &error)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the trait's signature")]
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        match self
+            .count()
+            .copy_file_range(fh_in.0, offset_in, fh_out.0, offset_out, len)
+        {
+            Ok(size) => reply.written(size),
+            Err(error) => reply.error(refuse("copy_file_range", ino_in.0, &error)),
+        }
+    }
+}
+
+impl Adapter {
+    #[allow(clippy::too_many_arguments, reason = "one request's parts")]
+    fn make(
+        &self,
+        what: &'static str,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new: New<'_>,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let fs = self.count();
+        let made = fs.inodes.get(parent.0).and_then(|parent| {
+            let (_, attr) = fs.make(&parent, name, new, caller(req, umask))?;
+            Ok(attr)
+        });
+        reply_entry(reply, what, parent.0, &fs.settings.ttl, made);
+    }
+}

@@ -1,0 +1,164 @@
+//! Open files and directories.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use fuser::BackingId;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::OFlags;
+
+use crate::error::{Refusal, Result};
+use crate::inode::Inode;
+use crate::layer::Content;
+use crate::readdir::Snapshot;
+
+/// An open file.
+pub(crate) struct FileHandle {
+    pub(crate) inode: Arc<Inode>,
+    /// Flags for opening the data again after it moved.
+    pub(crate) flags: OFlags,
+    /// The data, and the version of the inode's data that it is.
+    pub(crate) content: RwLock<(u32, Arc<Content>)>,
+    /// Registered with the kernel, which reads and writes by itself.
+    pub(crate) passthrough: Option<Arc<BackingId>>,
+}
+
+impl FileHandle {
+    pub(crate) fn is_writable(&self) -> bool {
+        self.flags & OFlags::ACCMODE != OFlags::RDONLY
+    }
+}
+
+/// An open directory.
+pub(crate) struct DirHandle {
+    pub(crate) inode: Arc<Inode>,
+    /// What it listed when it was read from the beginning.
+    pub(crate) snapshot: Mutex<Option<Arc<Snapshot>>>,
+}
+
+/// How the open handles of one inode reach its data. The kernel refuses to mix.
+#[derive(Default)]
+struct Mode {
+    cached: u32,
+    passthrough: u32,
+    backing: Option<Arc<BackingId>>,
+    /// Writes went past the page cache: it must be dropped on a cached open.
+    stale_cache: bool,
+}
+
+/// Everything that is open.
+#[derive(Default)]
+pub(crate) struct Handles {
+    next: AtomicU64,
+    files: DashMap<u64, Arc<FileHandle>>,
+    dirs: DashMap<u64, Arc<DirHandle>>,
+    modes: DashMap<u64, Mode>,
+}
+
+/// How a file is to be opened towards the kernel.
+pub(crate) enum Access {
+    /// Through the kernel's page cache; `keep` says that what it holds is current.
+    Cached { keep: bool },
+    /// By the kernel itself.
+    Passthrough(Arc<BackingId>),
+}
+
+impl Handles {
+    pub(crate) fn len(&self) -> usize {
+        self.files.len() + self.dirs.len()
+    }
+
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn add_file(&self, handle: FileHandle) -> u64 {
+        let number = self.next();
+        self.files.insert(number, Arc::new(handle));
+        number
+    }
+
+    pub(crate) fn add_dir(&self, inode: Arc<Inode>) -> u64 {
+        let number = self.next();
+        self.dirs.insert(
+            number,
+            Arc::new(DirHandle {
+                inode,
+                snapshot: Mutex::new(None),
+            }),
+        );
+        number
+    }
+
+    pub(crate) fn file(&self, number: u64) -> Result<Arc<FileHandle>> {
+        self.files
+            .get(&number)
+            .map(|handle| Arc::clone(&handle))
+            .ok_or_else(|| Refusal::UnknownHandle.into())
+    }
+
+    pub(crate) fn dir(&self, number: u64) -> Result<Arc<DirHandle>> {
+        self.dirs
+            .get(&number)
+            .map(|handle| Arc::clone(&handle))
+            .ok_or_else(|| Refusal::UnknownHandle.into())
+    }
+
+    pub(crate) fn remove_dir(&self, number: u64) -> Option<Arc<DirHandle>> {
+        self.dirs.remove(&number).map(|(_, handle)| handle)
+    }
+
+    pub(crate) fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
+        let (_, handle) = self.files.remove(&number)?;
+        let ino = handle.inode.ino;
+        if let Some(mut mode) = self.modes.get_mut(&ino) {
+            if handle.passthrough.is_some() {
+                mode.passthrough = mode.passthrough.saturating_sub(1);
+                if mode.passthrough == 0 {
+                    mode.backing = None;
+                }
+            } else {
+                mode.cached = mode.cached.saturating_sub(1);
+            }
+        }
+        self.modes.remove_if(&ino, |_, mode| {
+            mode.cached == 0 && mode.passthrough == 0 && !mode.stale_cache
+        });
+        Some(handle)
+    }
+
+    /// The inode left the table: nothing of its pages is in the kernel any more.
+    pub(crate) fn forget(&self, ino: u64) {
+        self.modes.remove(&ino);
+    }
+
+    /// Chooses how a new handle of an inode reaches its data, and counts it.
+    /// `register` makes a file known to the kernel, or fails.
+    pub(crate) fn choose(
+        &self,
+        ino: u64,
+        file: Option<&OwnedFd>,
+        register: &dyn Fn(std::os::fd::BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Access {
+        let mut mode = self.modes.entry(ino).or_default();
+        if let (Some(file), 0) = (file, mode.cached) {
+            if mode.backing.is_none() {
+                match register(file.as_fd()) {
+                    Ok(id) => mode.backing = Some(Arc::new(id)),
+                    Err(error) => tracing::debug!(%error, ino, "no passthrough"),
+                }
+            }
+            if let Some(id) = mode.backing.clone() {
+                mode.passthrough += 1;
+                mode.stale_cache = true;
+                return Access::Passthrough(id);
+            }
+        }
+        mode.cached += 1;
+        Access::Cached {
+            keep: !std::mem::take(&mut mode.stale_cache),
+        }
+    }
+}

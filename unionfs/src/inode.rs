@@ -1,0 +1,435 @@
+//! Identity: what the kernel calls a nodeid, and what we know behind it.
+//!
+//! An inode's number is its nodeid and its `st_ino`, always the same. It comes
+//! from the object itself ([`InoMap`]), so that it survives a remount; an object
+//! whose number is taken by another gets one from a reserved range.
+//!
+//! Locks, outermost first: an inode's `transaction`, then its `state`. The table's
+//! own locks are held for a look-up alone. Two transactions are taken in the
+//! order of inode numbers; none is taken while a `state` is held.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Refusal, Result};
+use crate::layer::LayerDir;
+
+/// The root's number (`FUSE_ROOT_ID`).
+pub(crate) const ROOT_INO: u64 = 1;
+/// Numbers from here on are handed out to objects whose own number is taken.
+const RESERVED: u64 = 1 << 63;
+/// The same, when numbers are folded to 32 bits.
+const RESERVED_32: u64 = 0xf000_0000;
+
+/// Whether a number may stand for an object's own.
+pub(crate) fn is_plain_ino(ino: u64) -> bool {
+    ino > ROOT_INO && ino < RESERVED
+}
+
+/// An object's place in the union's tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) parent: Arc<Inode>,
+    pub(crate) name: Arc<OsStr>,
+}
+
+impl Link {
+    pub(crate) fn is(&self, parent: &Arc<Inode>, name: &OsStr) -> bool {
+        Arc::ptr_eq(&self.parent, parent) && *self.name == *name
+    }
+}
+
+/// Where the upper has a file.
+#[derive(Clone, Debug)]
+pub(crate) enum UpperFile {
+    /// Under the inode's own link.
+    Named,
+    /// In the index of hard links, under this name.
+    Indexed(Arc<OsStr>),
+    /// It has no name any more; this `O_PATH` descriptor keeps it.
+    Nameless(Arc<OwnedFd>),
+}
+
+/// Where a lower layer has an object.
+#[derive(Clone, Debug)]
+pub(crate) struct LowerFile {
+    /// Position among the lower layers, 0 being the top one.
+    pub(crate) layer: u16,
+    pub(crate) dir: Arc<LayerDir>,
+    pub(crate) name: Arc<OsStr>,
+}
+
+/// Anything but a directory.
+#[derive(Debug)]
+pub(crate) struct FileBody {
+    /// Type (`S_IFMT` bits).
+    pub(crate) format: u32,
+    /// Grows when the data moves to the upper: open handles then follow it.
+    pub(crate) version: u32,
+    pub(crate) upper: Option<UpperFile>,
+    /// The data (and, without an upper, the attributes too). With an upper: a metacopy.
+    pub(crate) lower: Option<LowerFile>,
+    /// The data, when `lower` is itself a metacopy.
+    pub(crate) data: Option<Box<LowerFile>>,
+}
+
+impl FileBody {
+    /// The lower file that holds the data, unless the upper does.
+    pub(crate) fn data_below(&self) -> Option<&LowerFile> {
+        self.data.as_deref().or(self.lower.as_ref())
+    }
+}
+
+/// Where the upper has a directory.
+#[derive(Clone, Debug)]
+pub(crate) enum UpperDir {
+    /// It has none.
+    Absent,
+    /// Under the inode's own link.
+    Named,
+    /// Removed; this `O_PATH` descriptor keeps it, if it was in the upper.
+    Removed(Option<Arc<OwnedFd>>),
+}
+
+/// A lower layer's part of a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct LowerDir {
+    /// Position among the lower layers, 0 being the top one.
+    pub(crate) layer: u16,
+    pub(crate) dir: Arc<LayerDir>,
+}
+
+/// A directory.
+#[derive(Debug)]
+pub(crate) struct DirBody {
+    pub(crate) upper: UpperDir,
+    /// Entries of the upper directory may carry inode numbers of their own.
+    pub(crate) impure: bool,
+    /// Top first.
+    pub(crate) lowers: Arc<[LowerDir]>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Body {
+    File(FileBody),
+    Dir(Box<DirBody>),
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// `None`: the root, or an object without a name.
+    pub(crate) link: Option<Link>,
+    pub(crate) body: Body,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: u64,
+    /// How many times the kernel was told of it, less what it forgot.
+    nlookup: AtomicU64,
+    /// Held by whoever moves the object: copy-up, rename, unlink, link.
+    pub(crate) transaction: Mutex<()>,
+    /// Read while its place is used, written when the place changes.
+    pub(crate) state: RwLock<State>,
+}
+
+impl Inode {
+    pub(crate) fn new(ino: u64, state: State) -> Self {
+        Self {
+            ino,
+            nlookup: AtomicU64::new(0),
+            transaction: Mutex::new(()),
+            state: RwLock::new(state),
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.state.read().body, Body::Dir(_))
+    }
+
+    /// Whether the upper holds at least its attributes.
+    pub(crate) fn in_upper(&self) -> bool {
+        match &self.state.read().body {
+            Body::File(file) => file.upper.is_some(),
+            Body::Dir(dir) => !matches!(dir.upper, UpperDir::Absent),
+        }
+    }
+
+    /// Whether the upper holds its attributes and data.
+    pub(crate) fn is_pure_upper(&self) -> bool {
+        match &self.state.read().body {
+            Body::File(file) => file.upper.is_some() && file.lower.is_none(),
+            Body::Dir(dir) => !matches!(dir.upper, UpperDir::Absent) && dir.lowers.is_empty(),
+        }
+    }
+
+    pub(crate) fn link(&self) -> Option<Link> {
+        self.state.read().link.clone()
+    }
+}
+
+/// Parent chains are as deep as users make them: never recurse.
+impl Drop for Inode {
+    fn drop(&mut self) {
+        let mut next = self.state.get_mut().link.take();
+        while let Some(mut inode) = next.and_then(|link| Arc::into_inner(link.parent)) {
+            next = inode.state.get_mut().link.take();
+        }
+    }
+}
+
+/// All inodes that the kernel, a child or an open handle holds.
+pub(crate) struct InodeTable {
+    inodes: DashMap<u64, Arc<Inode>>,
+    /// Objects whose own number (the key) was taken, by the numbers they got.
+    displaced: Mutex<HashMap<u64, Vec<u64>>>,
+    next_reserved: AtomicU64,
+}
+
+impl InodeTable {
+    pub(crate) fn new(root: Arc<Inode>, fold32: bool) -> Self {
+        let inodes = DashMap::new();
+        root.nlookup.store(1, Ordering::Relaxed);
+        inodes.insert(ROOT_INO, root);
+        let first = if fold32 { RESERVED_32 } else { RESERVED };
+        Self {
+            inodes,
+            displaced: Mutex::new(HashMap::new()),
+            next_reserved: AtomicU64::new(first),
+        }
+    }
+
+    pub(crate) fn get(&self, ino: u64) -> Result<Arc<Inode>> {
+        self.find(ino).ok_or_else(|| Refusal::UnknownInode.into())
+    }
+
+    pub(crate) fn find(&self, ino: u64) -> Option<Arc<Inode>> {
+        self.inodes.get(&ino).map(|inode| Arc::clone(&inode))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The inode of an object whose own number is `ino`: the one in the table
+    /// that `is_same` knows, or the one that `make` makes. Counts one look-up by
+    /// the kernel if `count`.
+    pub(crate) fn intern(
+        &self,
+        ino: u64,
+        count: bool,
+        is_same: impl Fn(&Arc<Inode>) -> Result<bool>,
+        make: impl Fn(u64) -> Inode,
+    ) -> Result<Arc<Inode>> {
+        use dashmap::Entry;
+        let counted = |inode: Arc<Inode>| {
+            if count {
+                inode.nlookup.fetch_add(1, Ordering::AcqRel);
+            }
+            inode
+        };
+        while is_plain_ino(ino) {
+            // The clone keeps the inode in the table while it is compared.
+            if let Some(present) = self.find(ino) {
+                if is_same(&present)? {
+                    return Ok(counted(present));
+                }
+                break;
+            }
+            // Counted before it can be seen: nobody else's forget may remove it.
+            if let Entry::Vacant(slot) = self.inodes.entry(ino) {
+                let inode = counted(Arc::new(make(ino)));
+                slot.insert(Arc::clone(&inode));
+                return Ok(inode);
+            }
+        }
+        let known: Vec<u64> = self.displaced.lock().get(&ino).cloned().unwrap_or_default();
+        for other in known {
+            if let Some(present) = self.find(other)
+                && is_same(&present)?
+            {
+                return Ok(counted(present));
+            }
+        }
+        let own = self.next_reserved.fetch_add(1, Ordering::Relaxed);
+        let inode = counted(Arc::new(make(own)));
+        self.inodes.insert(own, Arc::clone(&inode));
+        self.displaced.lock().entry(ino).or_default().push(own);
+        Ok(inode)
+    }
+
+    /// The kernel is told once more of an inode.
+    pub(crate) fn count(&self, inode: &Inode) {
+        inode.nlookup.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The kernel drops `count` look-ups. `gone` is told of every inode that
+    /// leaves the table.
+    pub(crate) fn forget(&self, ino: u64, count: u64, gone: impl FnMut(u64)) {
+        if let Some(inode) = self.find(ino) {
+            let mut now = inode.nlookup.load(Ordering::Acquire);
+            loop {
+                let next = now.saturating_sub(count);
+                match inode.nlookup.compare_exchange_weak(
+                    now,
+                    next,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                ) {
+                    Ok(_) => break,
+                    Err(seen) => now = seen,
+                }
+            }
+        }
+        self.reap(ino, gone);
+    }
+
+    /// Removes an inode that nobody holds, and then its parents that only it held.
+    pub(crate) fn reap(&self, mut ino: u64, mut gone: impl FnMut(u64)) {
+        while ino != ROOT_INO {
+            let removed = self.inodes.remove_if(&ino, |_, inode| {
+                inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1
+            });
+            let Some((_, inode)) = removed else { return };
+            if ino >= RESERVED_32 {
+                self.displaced.lock().retain(|_, list| {
+                    list.retain(|own| *own != ino);
+                    !list.is_empty()
+                });
+            }
+            gone(ino);
+            let Some(parent) = inode.link().map(|link| link.parent.ino) else {
+                return;
+            };
+            drop(inode);
+            ino = parent;
+        }
+    }
+
+    /// Whether the kernel holds the inode.
+    pub(crate) fn is_known(inode: &Inode) -> bool {
+        inode.nlookup.load(Ordering::Acquire) > 0
+    }
+}
+
+/// Maps (device, inode number) of the layers to numbers of one device.
+///
+/// The first device's numbers (all layers', as a rule) are shown as they are;
+/// those of others carry the device's position in the upper bits.
+pub(crate) struct InoMap {
+    /// Devices in the order in which they were met: upper, then lowers from the top.
+    devices: RwLock<Vec<u64>>,
+    fold32: bool,
+}
+
+impl InoMap {
+    pub(crate) fn new(devices: &[u64], fold32: bool) -> Self {
+        let map = Self {
+            devices: RwLock::new(Vec::new()),
+            fold32,
+        };
+        for device in devices {
+            map.position(*device);
+        }
+        map
+    }
+
+    fn position(&self, device: u64) -> u64 {
+        if let Some(known) = self
+            .devices
+            .read()
+            .iter()
+            .position(|known| *known == device)
+        {
+            return known as u64;
+        }
+        let mut devices = self.devices.write();
+        let known = devices.iter().position(|known| *known == device);
+        known.unwrap_or_else(|| {
+            devices.push(device);
+            devices.len() - 1
+        }) as u64
+    }
+
+    /// The number of an object.
+    pub(crate) fn number(&self, device: u64, ino: u64) -> u64 {
+        const BITS: u32 = 48;
+        let position = self.position(device);
+        let wide = if position == 0 && is_plain_ino(ino) {
+            ino
+        } else if ino >> BITS == 0 && position < 1 << (62 - BITS) && ino > ROOT_INO {
+            (position << BITS) | ino
+        } else {
+            let mixed = (ino ^ position.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed >> 2) | (1 << 62)
+        };
+        if self.fold32 {
+            let folded = (wide ^ (wide >> 32)) & 0xffff_ffff;
+            return if folded > ROOT_INO {
+                folded % RESERVED_32
+            } else {
+                folded + 2
+            };
+        }
+        wide
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_one_device_are_its_own() {
+        let map = InoMap::new(&[5], false);
+        assert_eq!(map.number(5, 77), 77);
+        assert_ne!(map.number(6, 77), 77);
+        assert_eq!(map.number(6, 77), map.number(6, 77));
+        assert!(is_plain_ino(map.number(5, 1)));
+        assert!(is_plain_ino(map.number(7, u64::MAX)));
+    }
+
+    fn file(ino: u64) -> Inode {
+        let body = Body::File(FileBody {
+            format: libc::S_IFREG,
+            version: 0,
+            upper: None,
+            lower: None,
+            data: None,
+        });
+        Inode::new(ino, State { link: None, body })
+    }
+
+    #[test]
+    fn an_inode_lives_as_long_as_the_kernel_knows_it() {
+        let table = InodeTable::new(Arc::new(file(ROOT_INO)), false);
+        for _ in 0..2 {
+            table.intern(7, true, |_| Ok(true), file).unwrap();
+        }
+        let mut gone = Vec::new();
+        table.forget(7, 1, |ino| gone.push(ino));
+        assert!(gone.is_empty() && table.find(7).is_some());
+        table.forget(7, 1, |ino| gone.push(ino));
+        assert!(gone == [7] && table.find(7).is_none());
+    }
+
+    #[test]
+    fn a_taken_number_is_replaced_and_found_again() {
+        let table = InodeTable::new(Arc::new(file(ROOT_INO)), false);
+        let first = table.intern(7, true, |_| Ok(true), file).unwrap();
+        let second = table
+            .intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file)
+            .unwrap();
+        assert_ne!(second.ino, 7);
+        let again = table
+            .intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file)
+            .unwrap();
+        assert_eq!(again.ino, second.ino);
+    }
+}

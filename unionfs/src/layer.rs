@@ -1,0 +1,477 @@
+//! Read-only layers: the trait that both kinds share, and the kind that is a
+//! directory.
+//!
+//! A layer's objects are addressed in the layer's own coordinates, a
+//! [`LayerDir`] and one name in it. They never change while the layer is
+//! mounted, whatever the union on top renames.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::attr::Attr;
+use crate::error::{LayerRole, OpenError, Result};
+use crate::fd_cache::FdCache;
+use crate::ownership;
+use crate::sys::xattr::{self, Target};
+use crate::sys::{at, handle, ioctl};
+use crate::whiteout::{self, Markers, Marks};
+
+/// The most lower layers of one stack.
+pub const MAX_LOWERS: usize = 500;
+
+/// A directory of a layer, in the layer's coordinates.
+#[derive(Debug)]
+pub struct LayerDir {
+    parent: Option<Arc<LayerDir>>,
+    name: OsString,
+    /// Unique in the process: the key of cached descriptors.
+    key: u64,
+    /// For the layer's own use: an index of its table, or unused.
+    pub node: u64,
+    /// Empty files with a whiteout xattr hide their name here.
+    xwhiteouts: bool,
+}
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+impl LayerDir {
+    /// The root of a layer.
+    pub fn root(node: u64, xwhiteouts: bool) -> Arc<Self> {
+        Arc::new(Self {
+            parent: None,
+            name: OsString::new(),
+            key: Self::next_key(),
+            node,
+            xwhiteouts,
+        })
+    }
+
+    /// A directory in `parent`.
+    pub fn child(parent: &Arc<Self>, name: &OsStr, node: u64, xwhiteouts: bool) -> Arc<Self> {
+        Arc::new(Self {
+            parent: Some(Arc::clone(parent)),
+            name: name.to_owned(),
+            key: Self::next_key(),
+            node,
+            xwhiteouts,
+        })
+    }
+
+    fn next_key() -> u64 {
+        NEXT_KEY.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The path from the layer's root, beginning with `/`.
+    pub fn path(&self) -> OsString {
+        let mut names = Vec::new();
+        let mut dir = self;
+        while let Some(parent) = &dir.parent {
+            names.push(dir.name.as_os_str());
+            dir = parent;
+        }
+        let mut path = OsString::new();
+        for name in names.into_iter().rev() {
+            path.push("/");
+            path.push(name);
+        }
+        if path.is_empty() { "/".into() } else { path }
+    }
+
+    /// The path of `name` in this directory.
+    pub fn path_of(&self, name: &OsStr) -> OsString {
+        let mut path = self.path();
+        if self.parent.is_some() {
+            path.push("/");
+        }
+        path.push(name);
+        path
+    }
+}
+
+/// Trees are as deep as a hostile layer makes them: never recurse.
+impl Drop for LayerDir {
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(mut dir) = next.and_then(Arc::into_inner) {
+            next = dir.parent.take();
+        }
+    }
+}
+
+/// An object found in a layer.
+#[derive(Clone, Debug)]
+pub struct LayerEntry {
+    /// Its attributes, the layer's override applied.
+    pub attr: Attr,
+    /// Its marks.
+    pub marks: Marks,
+}
+
+/// The answer of one layer to one name.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// The layer says nothing about the name.
+    Absent,
+    /// The layer deletes the name.
+    Whiteout,
+    /// The layer has the name. `hides` says that lower layers are out of sight
+    /// under it, by a whiteout beside it.
+    Found {
+        /// The object.
+        entry: LayerEntry,
+        /// Lower layers do not shine through.
+        hides: bool,
+    },
+}
+
+/// One name of a directory listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed<'a> {
+    /// An object: its name, inode number in the layer, and type (`S_IFMT` bits, 0 if not known).
+    Entry(&'a OsStr, u64, u32),
+    /// The name is deleted from the layers below.
+    Whiteout(&'a OsStr),
+}
+
+/// Where a lower file's bytes are.
+pub enum Content {
+    /// In a file, which was opened read-only.
+    File(OwnedFd),
+    /// In memory, which is a mapped file.
+    Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+/// A read-only layer. `name` is one component, or `.` for the directory itself.
+pub trait Layer: Send + Sync {
+    /// The root directory.
+    fn root(&self) -> &Arc<LayerDir>;
+
+    /// Where the layer lies, for people.
+    fn source(&self) -> &Path;
+
+    /// Looks `name` up; `last` says that nothing lies below this layer, so that
+    /// whiteouts need not be told from absence.
+    fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup>;
+
+    /// The directory `name`, found before as `entry`.
+    fn child(&self, dir: &Arc<LayerDir>, name: &OsStr, entry: &LayerEntry) -> Arc<LayerDir>;
+
+    /// Attributes, the layer's override applied.
+    fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr>;
+
+    /// Calls `each` for every name but `.` and `..`.
+    fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()>;
+
+    /// Target of a symlink.
+    fn readlink(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>>;
+
+    /// Value of an extended attribute as it is on disk.
+    fn xattr(&self, dir: &LayerDir, name: &OsStr, key: &OsStr) -> Result<Option<Vec<u8>>>;
+
+    /// NUL-terminated names of extended attributes as they are on disk.
+    fn xattr_names(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>>;
+
+    /// The data of a regular file.
+    fn open(&self, dir: &LayerDir, name: &OsStr) -> Result<Content>;
+
+    /// Identity of the object that survives a remount, for the index of hard links.
+    fn origin(&self, dir: &LayerDir, name: &OsStr) -> Option<Vec<u8>>;
+
+    /// Size and use of the filesystem behind the layer.
+    fn statfs(&self) -> Result<rustix::fs::StatVfs>;
+}
+
+/// A layer that is a directory.
+pub(crate) struct DirLayer {
+    source: PathBuf,
+    root: Arc<LayerDir>,
+    fd: Arc<OwnedFd>,
+    markers: Markers,
+    /// The override xattr that the layer's root carries, if any is believed.
+    override_key: Option<&'static OsStr>,
+    uuid: Option<[u8; 16]>,
+    position: usize,
+    cache: Arc<FdCache>,
+}
+
+impl DirLayer {
+    /// Opens `path` as the layer at `position` (the upper being 0).
+    pub(crate) fn open(
+        path: &Path,
+        position: usize,
+        markers: &Markers,
+        override_keys: &[&'static str],
+        cache: &Arc<FdCache>,
+    ) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Open {
+            role: LayerRole::Lower,
+            path: path.to_owned(),
+            source,
+        };
+        let real = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(failed)?;
+        let fd = at::private_clone(path).unwrap_or(real);
+        let itself = Target::At(fd.as_fd(), OsStr::new("."));
+        let mut override_key = None;
+        for key in override_keys {
+            if xattr::get(itself, OsStr::new(key))
+                .map_err(|error| failed(error.errno()))?
+                .is_some()
+            {
+                override_key = Some(OsStr::new(*key));
+                break;
+            }
+        }
+        let marks = markers
+            .read(itself, None)
+            .map_err(|error| failed(error.errno()))?;
+        Ok(Self {
+            source: path.to_owned(),
+            root: LayerDir::root(0, marks.xwhiteouts),
+            uuid: at::open_dir(fd.as_fd(), OsStr::new("."))
+                .and_then(|_| {
+                    at::open(
+                        fd.as_fd(),
+                        OsStr::new("."),
+                        OFlags::RDONLY | OFlags::DIRECTORY,
+                    )
+                })
+                .ok()
+                .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
+            fd: Arc::new(fd),
+            markers: markers.clone(),
+            override_key,
+            position,
+            cache: Arc::clone(cache),
+        })
+    }
+
+    /// A descriptor of `dir`, through the nearest ancestor that has one.
+    fn fd(&self, dir: &LayerDir) -> Result<Arc<OwnedFd>> {
+        let mut missing = Vec::new();
+        let mut at_dir = dir;
+        let mut fd = loop {
+            let Some(parent) = &at_dir.parent else {
+                break Arc::clone(&self.fd);
+            };
+            if let Some(fd) = self.cache.get(at_dir.key) {
+                break fd;
+            }
+            missing.push(at_dir);
+            at_dir = parent;
+        };
+        for dir in missing.into_iter().rev() {
+            fd = Arc::new(at::open_dir(fd.as_fd(), &dir.name)?);
+            self.cache.put(dir.key, Arc::clone(&fd));
+        }
+        Ok(fd)
+    }
+}
+
+impl Layer for DirLayer {
+    fn root(&self) -> &Arc<LayerDir> {
+        &self.root
+    }
+
+    fn source(&self) -> &Path {
+        &self.source
+    }
+
+    fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup> {
+        let fd = self.fd(dir)?;
+        let probe = Probe {
+            markers: &self.markers,
+            override_key: self.override_key,
+            position: self.position,
+            xwhiteouts: dir.xwhiteouts,
+        };
+        probe.lookup(&fd, name, last)
+    }
+
+    fn child(&self, dir: &Arc<LayerDir>, name: &OsStr, entry: &LayerEntry) -> Arc<LayerDir> {
+        LayerDir::child(dir, name, 0, entry.marks.xwhiteouts)
+    }
+
+    fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr> {
+        let fd = self.fd(dir)?;
+        let stat = at::stat(fd.as_fd(), name)?;
+        let mut attr = Attr::from(&stat);
+        if let Some(key) = self.override_key
+            && let Some(value) = xattr::get(Target::At(fd.as_fd(), name), key)?
+        {
+            ownership::apply_override(&mut attr, &value, self.position, name)?;
+        }
+        Ok(attr)
+    }
+
+    fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
+        let fd = self.fd(dir)?;
+        list_dir(&fd, dir.xwhiteouts, each)
+    }
+
+    fn readlink(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>> {
+        at::readlink(self.fd(dir)?.as_fd(), name)
+    }
+
+    fn xattr(&self, dir: &LayerDir, name: &OsStr, key: &OsStr) -> Result<Option<Vec<u8>>> {
+        xattr::get(Target::At(self.fd(dir)?.as_fd(), name), key)
+    }
+
+    fn xattr_names(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>> {
+        xattr::list(Target::At(self.fd(dir)?.as_fd(), name))
+    }
+
+    fn open(&self, dir: &LayerDir, name: &OsStr) -> Result<Content> {
+        let fd = self.fd(dir)?;
+        // NONBLOCK: a layer that changed under us must not make the daemon wait at a FIFO.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::LARGEFILE;
+        let file = match at::open(fd.as_fd(), name, flags | OFlags::NOATIME) {
+            Err(error) if error.errno() == Errno::PERM => at::open(fd.as_fd(), name, flags)?,
+            other => other?,
+        };
+        Ok(Content::File(file))
+    }
+
+    fn origin(&self, dir: &LayerDir, name: &OsStr) -> Option<Vec<u8>> {
+        let fd = self.fd(dir).ok()?;
+        Some(origin_record(
+            self.uuid.unwrap_or_default(),
+            &handle::of(fd.as_fd(), name)?,
+        ))
+    }
+
+    fn statfs(&self) -> Result<rustix::fs::StatVfs> {
+        rustix::fs::fstatvfs(&self.fd)
+            .map_err(|errno| crate::Error::call("fstatvfs", self.source.as_os_str(), errno))
+    }
+}
+
+/// How to read one directory on disk, of a lower layer or of the upper.
+pub(crate) struct Probe<'a> {
+    pub(crate) markers: &'a Markers,
+    pub(crate) override_key: Option<&'a OsStr>,
+    pub(crate) position: usize,
+    pub(crate) xwhiteouts: bool,
+}
+
+impl Probe<'_> {
+    /// Looks `name` up in the directory `fd`; see [`Layer::lookup`].
+    pub(crate) fn lookup(&self, fd: &OwnedFd, name: &OsStr, last: bool) -> Result<Lookup> {
+        if whiteout::is_reserved(name) {
+            return Ok(Lookup::Absent);
+        }
+        let Some(stat) = at::stat_opt(fd.as_fd(), name)? else {
+            let deleted = !last && whiteout::has_whiteout_file(fd.as_fd(), name)?;
+            return Ok(if deleted {
+                Lookup::Whiteout
+            } else {
+                Lookup::Absent
+            });
+        };
+        let target = Target::At(fd.as_fd(), name);
+        if whiteout::is_device_whiteout(&stat)
+            || (self.xwhiteouts && whiteout::is_xattr_whiteout(target, &stat)?)
+        {
+            return Ok(Lookup::Whiteout);
+        }
+        let mut entry = self.entry(target, &stat, name)?;
+        let mut hides = false;
+        if !last && entry.attr.is_dir() && !entry.marks.opaque {
+            hides = whiteout::has_whiteout_file(fd.as_fd(), name)?;
+            if !hides {
+                let inner = at::open_dir(fd.as_fd(), name)?;
+                entry.marks.opaque = whiteout::has_opaque_file(inner.as_fd())?;
+            }
+        }
+        Ok(Lookup::Found { entry, hides })
+    }
+
+    /// Marks, and attributes with the layer's override applied.
+    pub(crate) fn entry(
+        &self,
+        target: Target<'_>,
+        stat: &at::Stat,
+        name: &OsStr,
+    ) -> Result<LayerEntry> {
+        let format = stat.st_mode & libc::S_IFMT;
+        let marks = if format == libc::S_IFREG || format == libc::S_IFDIR {
+            self.markers.read(target, self.override_key)?
+        } else {
+            self.markers.read_special(target)?
+        };
+        let mut attr = Attr::from(stat);
+        if let Some(value) = &marks.stat_override {
+            ownership::apply_override(&mut attr, value, self.position, name)?;
+        }
+        Ok(LayerEntry { attr, marks })
+    }
+}
+
+/// Lists a directory that may hold whiteouts of every encoding.
+pub(crate) fn list_dir(
+    fd: &OwnedFd,
+    xwhiteouts: bool,
+    each: &mut dyn FnMut(Listed<'_>) -> Result<()>,
+) -> Result<()> {
+    use rustix::fs::FileType;
+    at::list(fd.as_fd(), |name, ino, kind| {
+        if let Some(hidden) = whiteout::hidden_by(name) {
+            return each(Listed::Whiteout(hidden));
+        }
+        if whiteout::is_reserved(name) {
+            return Ok(());
+        }
+        let suspicious = match kind {
+            FileType::CharacterDevice | FileType::Unknown => true,
+            FileType::RegularFile => xwhiteouts,
+            _ => false,
+        };
+        let mut format = kind.as_raw_mode() & libc::S_IFMT;
+        if suspicious {
+            let Some(stat) = at::stat_opt(fd.as_fd(), name)? else {
+                return Ok(());
+            };
+            if whiteout::is_device_whiteout(&stat)
+                || (xwhiteouts && whiteout::is_xattr_whiteout(Target::At(fd.as_fd(), name), &stat)?)
+            {
+                return each(Listed::Whiteout(name));
+            }
+            format = stat.st_mode & libc::S_IFMT;
+        }
+        each(Listed::Entry(name, ino, format))
+    })
+}
+
+/// The kernel's record of a copied-up object's origin (`struct ovl_fb`):
+/// version, magic, length, flags, handle type, filesystem UUID, handle.
+fn origin_record(uuid: [u8; 16], handle: &handle::FileHandle) -> Vec<u8> {
+    const HEADER: usize = 21;
+    const MAGIC: u8 = 0xfb;
+    let big_endian = u8::from(cfg!(target_endian = "big"));
+    let len = u8::try_from(HEADER + handle.bytes.len()).unwrap_or(u8::MAX);
+    let mut record = Vec::with_capacity(HEADER + handle.bytes.len());
+    record.extend_from_slice(&[0, MAGIC, len, big_endian, handle.kind]);
+    record.extend_from_slice(&uuid);
+    record.extend_from_slice(&handle.bytes);
+    record
+}
+
+/// The name under which the index keeps a hard link with this origin.
+pub(crate) fn index_name(origin: &[u8]) -> OsString {
+    let mut name = String::with_capacity(origin.len() * 2);
+    for byte in origin {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    OsStr::from_bytes(name.as_bytes()).to_owned()
+}

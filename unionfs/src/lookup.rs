@@ -1,0 +1,661 @@
+//! Walking the stack for one name: top first, until a layer decides.
+//!
+//! A file decides, and so do a whiteout and an opaque directory; a directory
+//! goes on collecting directories below it, under its redirect if it has one.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::attr::Attr;
+use crate::error::{Error, LayerFault, Refusal, Result};
+use crate::inode::{
+    Body, DirBody, FileBody, Inode, Link, LowerDir, LowerFile, State, UpperDir, UpperFile,
+};
+use crate::layer::{LayerDir, LayerEntry, Lookup, index_name};
+use crate::options::RedirectDir;
+use crate::sys::at;
+use crate::sys::xattr::Target;
+use crate::union::UnionFs;
+use crate::whiteout::{self, Marks, Redirect};
+
+/// An object that a name leads to.
+pub(crate) struct Found {
+    /// Attributes from disk; owners and number not yet mapped.
+    pub(crate) attr: Attr,
+    /// The object's own inode number in the union.
+    pub(crate) ino: u64,
+    /// (device, inode number) of the upper's object, if it is in the upper.
+    pub(crate) upper_id: Option<(u64, u64)>,
+    /// Where everything is.
+    pub(crate) body: FoundBody,
+}
+
+/// What an inode will be made of.
+#[derive(Clone)]
+pub(crate) enum FoundBody {
+    File {
+        upper: Option<UpperFile>,
+        lower: Option<LowerFile>,
+        data: Option<Box<LowerFile>>,
+    },
+    Dir {
+        upper: bool,
+        impure: bool,
+        lowers: Arc<[LowerDir]>,
+    },
+}
+
+impl Found {
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.body, FoundBody::Dir { .. })
+    }
+
+    /// Whether the upper holds the name itself.
+    pub(crate) fn named_in_upper(&self) -> bool {
+        self.upper_id.is_some()
+    }
+}
+
+/// How the walk reaches the next layer.
+enum Way {
+    /// A name in each of the parent's lower directories.
+    Name(OsString),
+    /// A path from each layer's root.
+    Path(Vec<OsString>),
+}
+
+/// One layer's object on the way down.
+struct Hit {
+    layer: u16,
+    dir: Arc<LayerDir>,
+    name: OsString,
+    entry: LayerEntry,
+}
+
+impl Hit {
+    fn file(&self) -> LowerFile {
+        LowerFile {
+            layer: self.layer,
+            dir: Arc::clone(&self.dir),
+            name: Arc::from(self.name.as_os_str()),
+        }
+    }
+}
+
+/// What one layer says to a way.
+enum Step {
+    Absent,
+    Stop,
+    Hit(Hit, Ends),
+}
+
+/// What a layer says beyond the object itself.
+#[derive(Default)]
+struct Ends {
+    /// Nothing below shines through.
+    hides: bool,
+    /// An ancestor on the path is redirected: the way for the layers below.
+    rerouted: Option<Vec<OsString>>,
+}
+
+impl UnionFs {
+    /// The lower directories of a directory.
+    pub(crate) fn lowers_of(&self, dir: &Inode) -> Result<Arc<[LowerDir]>> {
+        match &dir.state.read().body {
+            Body::Dir(body) => Ok(Arc::clone(&body.lowers)),
+            Body::File(_) => Err(Refusal::NotDirectory.into()),
+        }
+    }
+
+    /// The directory's descriptor in the upper, if it is there.
+    pub(crate) fn upper_dir_opt(&self, dir: &Arc<Inode>) -> Result<Option<Arc<OwnedFd>>> {
+        let present = match &dir.state.read().body {
+            Body::Dir(body) => matches!(body.upper, UpperDir::Named | UpperDir::Removed(Some(_))),
+            Body::File(_) => return Err(Refusal::NotDirectory.into()),
+        };
+        if present {
+            self.upper_dir(dir).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Names that may exist: `NotFound` and `NameTooLong` for others.
+    pub(crate) fn check_name(&self, name: &OsStr) -> Result<()> {
+        if name.len() > self.settings.name_max {
+            return Err(Refusal::NameTooLong.into());
+        }
+        if whiteout::is_reserved(name) {
+            Err(Refusal::ReservedName.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What `name` in `parent` is, on disk.
+    pub(crate) fn find(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Found>> {
+        if name.len() > self.settings.name_max {
+            return Err(Refusal::NameTooLong.into());
+        }
+        if whiteout::is_reserved(name) {
+            return Ok(None);
+        }
+        let lowers = self.lowers_of(parent)?;
+        if let Some(dir) = self.upper_dir_opt(parent)? {
+            match self.upper()?.lookup(&dir, name, lowers.is_empty())? {
+                Lookup::Whiteout => return Ok(None),
+                Lookup::Found { entry, hides } => {
+                    return self.found_in_upper(name, &lowers, entry, hides).map(Some);
+                }
+                Lookup::Absent => {}
+            }
+        }
+        let hits = self.walk(&lowers, Way::Name(name.to_owned()))?;
+        self.found_below(hits)
+    }
+
+    /// Whether any lower layer shows `name` in this directory.
+    pub(crate) fn exists_below(&self, parent: &Inode, name: &OsStr) -> Result<bool> {
+        let lowers = self.lowers_of(parent)?;
+        for (position, lower) in lowers.iter().enumerate() {
+            match self
+                .layer(lower.layer)
+                .lookup(&lower.dir, name, position + 1 == lowers.len())?
+            {
+                Lookup::Absent => {}
+                Lookup::Whiteout => return Ok(false),
+                Lookup::Found { .. } => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn found_in_upper(
+        &self,
+        name: &OsStr,
+        lowers: &Arc<[LowerDir]>,
+        entry: LayerEntry,
+        hides: bool,
+    ) -> Result<Found> {
+        let LayerEntry { mut attr, marks } = entry;
+        let upper_id = Some((attr.dev, attr.ino));
+        let ino = marks
+            .ino
+            .unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
+        if attr.is_dir() {
+            let below = if marks.opaque || hides || (lowers.is_empty() && marks.redirect.is_none())
+            {
+                Arc::from([])
+            } else {
+                let way = self.way(name, &marks, 0)?;
+                self.dirs_of(self.walk(lowers, way)?)
+            };
+            let body = FoundBody::Dir {
+                upper: true,
+                impure: marks.impure,
+                lowers: below,
+            };
+            return Ok(Found {
+                attr,
+                ino,
+                upper_id,
+                body,
+            });
+        }
+        let (mut lower, mut data) = (None, None);
+        if marks.metacopy && attr.format() == libc::S_IFREG {
+            if !self.settings.metacopy {
+                return Err(Error::layer(0, name, LayerFault::MetacopyOff));
+            }
+            let hits = self.walk(lowers, self.way(name, &marks, 0)?)?;
+            lower = hits.first().map(Hit::file);
+            data = data_of(&hits, 0, name, &mut attr)?;
+        }
+        let mut upper = UpperFile::Named;
+        if let Some(key) = self.index_entry(&marks, upper_id)? {
+            attr.nlink = union_links(attr.nlink, &marks);
+            upper = UpperFile::Indexed(key);
+        }
+        Ok(Found {
+            attr,
+            ino,
+            upper_id,
+            body: FoundBody::File {
+                upper: Some(upper),
+                lower,
+                data,
+            },
+        })
+    }
+
+    /// The index name of an object of the upper, if the index has it too.
+    fn index_entry(&self, marks: &Marks, id: Option<(u64, u64)>) -> Result<Option<Arc<OsStr>>> {
+        let (Some(_), Some(origin)) = (marks.nlink, &marks.origin) else {
+            return Ok(None);
+        };
+        let Some(index) = self.upper()?.used_index() else {
+            return Ok(None);
+        };
+        let key = index_name(origin);
+        let same = at::stat_opt(index.as_fd(), &key)?
+            .is_some_and(|stat| Some((stat.st_dev, stat.st_ino)) == id);
+        Ok(same.then(|| Arc::from(key.as_os_str())))
+    }
+
+    fn found_below(&self, hits: Vec<Hit>) -> Result<Option<Found>> {
+        let Some(top) = hits.first() else {
+            return Ok(None);
+        };
+        let mut attr = top.entry.attr;
+        let ino = self.inos.number(attr.dev, attr.ino);
+        if attr.is_dir() {
+            let body = FoundBody::Dir {
+                upper: false,
+                impure: false,
+                lowers: self.dirs_of(hits),
+            };
+            return Ok(Some(Found {
+                attr,
+                ino,
+                upper_id: None,
+                body,
+            }));
+        }
+        let lower = top.file();
+        let mut data = None;
+        if top.entry.marks.metacopy && attr.format() == libc::S_IFREG {
+            data = data_of(&hits, usize::from(top.layer) + 1, &lower.name, &mut attr)?;
+        }
+        if attr.nlink > 1
+            && let Some(joined) = self.joined(&lower, data.as_ref(), &attr, ino)?
+        {
+            return Ok(Some(joined));
+        }
+        let body = FoundBody::File {
+            upper: None,
+            lower: Some(lower),
+            data,
+        };
+        Ok(Some(Found {
+            attr,
+            ino,
+            upper_id: None,
+            body,
+        }))
+    }
+
+    /// A lower name of a file that was copied up through another of its names.
+    fn joined(
+        &self,
+        lower: &LowerFile,
+        data: Option<&Box<LowerFile>>,
+        here: &Attr,
+        ino: u64,
+    ) -> Result<Option<Found>> {
+        let Some(upper) = &self.upper else {
+            return Ok(None);
+        };
+        let Some(index) = upper.used_index() else {
+            return Ok(None);
+        };
+        let Some(origin) = self.layer(lower.layer).origin(&lower.dir, &lower.name) else {
+            return Ok(None);
+        };
+        let key = index_name(&origin);
+        if at::stat_opt(index.as_fd(), &key)?.is_none() {
+            return Ok(None);
+        }
+        let LayerEntry { mut attr, marks } = upper.entry(Target::At(index.as_fd(), &key), &key)?;
+        attr.nlink = union_links(attr.nlink, &marks);
+        let mut below = None;
+        if marks.metacopy {
+            (attr.size, attr.blocks) = (here.size, here.blocks);
+            below = Some(lower.clone());
+        }
+        let upper = Some(UpperFile::Indexed(Arc::from(key.as_os_str())));
+        let data = data.filter(|_| below.is_some()).cloned();
+        let body = FoundBody::File {
+            upper,
+            lower: below,
+            data,
+        };
+        Ok(Some(Found {
+            attr,
+            ino: marks.ino.unwrap_or(ino),
+            upper_id: None,
+            body,
+        }))
+    }
+
+    fn dirs_of(&self, hits: Vec<Hit>) -> Arc<[LowerDir]> {
+        hits.into_iter()
+            .filter(|hit| hit.entry.attr.is_dir())
+            .map(|hit| LowerDir {
+                layer: hit.layer,
+                dir: self.layer(hit.layer).child(&hit.dir, &hit.name, &hit.entry),
+            })
+            .collect()
+    }
+
+    /// The way that an object's redirect, or the lack of one, points below `layer`.
+    fn way(&self, name: &OsStr, marks: &Marks, layer: usize) -> Result<Way> {
+        Ok(match self.redirect(name, marks, layer)? {
+            None => Way::Name(name.to_owned()),
+            Some(Redirect::Sibling(name)) => Way::Name(name),
+            Some(Redirect::Absolute(path)) => Way::Path(path),
+        })
+    }
+
+    fn redirect(&self, name: &OsStr, marks: &Marks, layer: usize) -> Result<Option<Redirect>> {
+        let Some(value) = &marks.redirect else {
+            return Ok(None);
+        };
+        if self.settings.redirect_dir == RedirectDir::Off && !marks.metacopy {
+            return Err(Error::layer(layer, name, LayerFault::RedirectOff));
+        }
+        match whiteout::parse_redirect(value) {
+            Some(redirect) => Ok(Some(redirect)),
+            None => Err(Error::layer(layer, name, LayerFault::BadRedirect)),
+        }
+    }
+
+    /// Collects the lower objects of one name: the directories that merge, or
+    /// the file that decides (and the data below it, if it is a metacopy).
+    fn walk(&self, lowers: &Arc<[LowerDir]>, mut way: Way) -> Result<Vec<Hit>> {
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut next = 0;
+        let bottom = u16::try_from(self.lowers.len())
+            .unwrap_or(u16::MAX)
+            .saturating_sub(1);
+        loop {
+            let (layer, step) = match &way {
+                Way::Name(name) => {
+                    let Some(lower) = lowers.iter().find(|lower| usize::from(lower.layer) >= next)
+                    else {
+                        break;
+                    };
+                    let last = lowers.last().is_some_and(|last| last.layer == lower.layer);
+                    let found = self.layer(lower.layer).lookup(&lower.dir, name, last)?;
+                    (lower.layer, step(lower.layer, &lower.dir, name, found))
+                }
+                Way::Path(path) => {
+                    if next > usize::from(bottom) {
+                        break;
+                    }
+                    let layer = u16::try_from(next).unwrap_or(u16::MAX);
+                    (layer, self.walk_path(layer, path, layer == bottom)?)
+                }
+            };
+            next = usize::from(layer) + 1;
+            let (hit, ends) = match step {
+                Step::Absent => continue,
+                Step::Stop => break,
+                Step::Hit(hit, ends) => (hit, ends),
+            };
+            let is_dir = hit.entry.attr.is_dir();
+            if hits
+                .first()
+                .is_some_and(|first| first.entry.attr.is_dir() != is_dir)
+            {
+                break;
+            }
+            let marks = &hit.entry.marks;
+            let done = if is_dir {
+                marks.opaque || ends.hides
+            } else {
+                !(marks.metacopy && hit.entry.attr.format() == libc::S_IFREG)
+            };
+            if !is_dir && !done && !self.settings.metacopy {
+                return Err(Error::layer(next, &hit.name, LayerFault::MetacopyOff));
+            }
+            if !done {
+                if let Some(path) = ends.rerouted {
+                    way = Way::Path(path);
+                }
+                match (self.redirect(&hit.name, marks, next)?, &mut way) {
+                    (None, _) => {}
+                    (Some(Redirect::Absolute(path)), way) => *way = Way::Path(path),
+                    (Some(Redirect::Sibling(name)), Way::Name(now)) => *now = name,
+                    (Some(Redirect::Sibling(name)), Way::Path(path)) => {
+                        path.pop();
+                        path.push(name);
+                    }
+                }
+            }
+            hits.push(hit);
+            if done {
+                break;
+            }
+        }
+        Ok(hits)
+    }
+
+    /// Follows a path from one layer's root.
+    fn walk_path(&self, layer: u16, path: &[OsString], last: bool) -> Result<Step> {
+        let this = self.layer(layer);
+        let mut dir = Arc::clone(this.root());
+        let mut ends = Ends::default();
+        let Some((name, ancestors)) = path.split_last() else {
+            return Ok(Step::Stop);
+        };
+        for (depth, name) in ancestors.iter().enumerate() {
+            let entry = match this.lookup(&dir, name, last)? {
+                Lookup::Absent => return Ok(Step::Absent),
+                Lookup::Whiteout => return Ok(Step::Stop),
+                Lookup::Found { entry, .. } if !entry.attr.is_dir() => return Ok(Step::Stop),
+                Lookup::Found { entry, hides } => {
+                    ends.hides |= hides || entry.marks.opaque;
+                    entry
+                }
+            };
+            if let Some(redirect) = self.redirect(name, &entry.marks, usize::from(layer) + 1)? {
+                let mut rerouted = match redirect {
+                    Redirect::Absolute(path) => path,
+                    Redirect::Sibling(name) => {
+                        let mut path = ancestors[..depth].to_vec();
+                        path.push(name);
+                        path
+                    }
+                };
+                rerouted.extend_from_slice(&path[depth + 1..]);
+                ends.rerouted = Some(rerouted);
+            }
+            dir = this.child(&dir, name, &entry);
+        }
+        let found = this.lookup(&dir, name, last)?;
+        Ok(match step(layer, &dir, name, found) {
+            Step::Hit(hit, own) => {
+                ends.hides |= own.hides;
+                Step::Hit(hit, ends)
+            }
+            Step::Absent if ends.hides => Step::Stop,
+            other => other,
+        })
+    }
+
+    /// The inode of a found object. `count` says that the kernel is told of it.
+    pub(crate) fn intern(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        found: &Found,
+        count: bool,
+    ) -> Result<Arc<Inode>> {
+        let link = || Link {
+            parent: Arc::clone(parent),
+            name: Arc::from(name),
+        };
+        let inode = self.inodes.intern(
+            found.ino,
+            count,
+            |present| self.is_same(present, parent, name, found),
+            |ino| {
+                Inode::new(
+                    ino,
+                    State {
+                        link: Some(link()),
+                        body: body_of(found),
+                    },
+                )
+            },
+        )?;
+        if !found.is_dir() && (found.attr.nlink > 1 || self.is_multi(&inode)) {
+            self.note_link(&inode, link());
+        }
+        Ok(inode)
+    }
+
+    /// Whether an inode of the table is the object that was found under a name.
+    fn is_same(
+        &self,
+        present: &Arc<Inode>,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        found: &Found,
+    ) -> Result<bool> {
+        let upper = {
+            let state = present.state.read();
+            let here = state
+                .link
+                .as_ref()
+                .is_some_and(|link| link.is(parent, name));
+            match (&state.body, &found.body) {
+                (Body::Dir(_), FoundBody::Dir { .. }) => return Ok(here),
+                (Body::File(file), FoundBody::File { upper, lower, .. }) => {
+                    if file.format != found.attr.format() {
+                        return Ok(false);
+                    }
+                    match (&file.upper, upper) {
+                        _ if here => return Ok(true),
+                        (Some(UpperFile::Indexed(a)), Some(UpperFile::Indexed(b))) => {
+                            return Ok(a == b);
+                        }
+                        (None, None) => {
+                            let same_place =
+                                file.lower
+                                    .as_ref()
+                                    .zip(lower.as_ref())
+                                    .is_some_and(|(a, b)| {
+                                        a.layer == b.layer
+                                            && Arc::ptr_eq(&a.dir, &b.dir)
+                                            && a.name == b.name
+                                    });
+                            return Ok(found.attr.nlink > 1 || same_place);
+                        }
+                        (Some(_), Some(_)) => found.upper_id,
+                        _ => return Ok(false),
+                    }
+                }
+                _ => return Ok(false),
+            }
+        };
+        // Another name of a file of the upper, or a number that was copied along with its mark.
+        let Some(id) = upper else { return Ok(false) };
+        let attr = self.with_backing(present, |backing| backing.attr())?;
+        Ok((attr.dev, attr.ino) == id)
+    }
+
+    /// Finds a name and tells the kernel of it.
+    pub(crate) fn lookup(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+    ) -> Result<Option<(Arc<Inode>, Attr)>> {
+        let Some(found) = self.find(parent, name)? else {
+            return Ok(None);
+        };
+        let inode = self.intern(parent, name, &found, true)?;
+        self.link_up(&inode, parent, name, &found);
+        let mut attr = found.attr;
+        self.fix_links(&inode, &mut attr)?;
+        let attr = self.shown(&inode, attr);
+        Ok(Some((inode, attr)))
+    }
+
+    /// Link counts that need what is in memory.
+    pub(crate) fn fix_links(&self, inode: &Arc<Inode>, attr: &mut Attr) -> Result<()> {
+        let plain = match &inode.state.read().body {
+            Body::Dir(dir) => {
+                let merged =
+                    dir.lowers.len() + usize::from(matches!(dir.upper, UpperDir::Named)) > 1;
+                if merged || self.settings.static_nlink {
+                    attr.nlink = 1;
+                }
+                true
+            }
+            Body::File(_) => attr.nlink <= 1,
+        };
+        if !plain && let Some(gone) = self.hidden_names(inode.ino) {
+            attr.nlink = attr.nlink.saturating_sub(gone);
+        }
+        Ok(())
+    }
+}
+
+fn step(layer: u16, dir: &Arc<LayerDir>, name: &OsStr, found: Lookup) -> Step {
+    match found {
+        Lookup::Absent => Step::Absent,
+        Lookup::Whiteout => Step::Stop,
+        Lookup::Found { entry, hides } => Step::Hit(
+            Hit {
+                layer,
+                dir: Arc::clone(dir),
+                name: name.to_owned(),
+                entry,
+            },
+            Ends {
+                hides,
+                rerouted: None,
+            },
+        ),
+    }
+}
+
+/// Where the data of a metacopy at position `layer` is, when it is not in the
+/// first of the objects below it; `attr` gets its size.
+fn data_of(
+    hits: &[Hit],
+    layer: usize,
+    name: &OsStr,
+    attr: &mut Attr,
+) -> Result<Option<Box<LowerFile>>> {
+    let missing = || Error::layer(layer, name, LayerFault::MetacopyWithoutData);
+    let last = hits.last().ok_or_else(missing)?;
+    if last.entry.attr.format() != libc::S_IFREG || last.entry.marks.metacopy {
+        return Err(missing());
+    }
+    (attr.size, attr.blocks) = (last.entry.attr.size, last.entry.attr.blocks);
+    Ok((hits.len() > 1).then(|| Box::new(last.file())))
+}
+
+fn body_of(found: &Found) -> Body {
+    match &found.body {
+        FoundBody::File { upper, lower, data } => Body::File(FileBody {
+            format: found.attr.format(),
+            version: 0,
+            upper: upper.clone(),
+            lower: lower.clone(),
+            data: data.clone(),
+        }),
+        FoundBody::Dir {
+            upper,
+            impure,
+            lowers,
+        } => Body::Dir(Box::new(DirBody {
+            upper: if *upper {
+                UpperDir::Named
+            } else {
+                UpperDir::Absent
+            },
+            impure: *impure,
+            lowers: Arc::clone(lowers),
+        })),
+    }
+}
+
+/// Names in the union of an indexed file.
+pub(crate) fn union_links(on_disk: u32, marks: &Marks) -> u32 {
+    let links = i64::from(on_disk) + marks.nlink.unwrap_or_default();
+    u32::try_from(links.max(0)).unwrap_or(u32::MAX)
+}

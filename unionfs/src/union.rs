@@ -1,0 +1,325 @@
+//! The union: its state, its constructor, and the counters that it keeps.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{OpenError, Refusal, Result};
+use crate::fd_cache::FdCache;
+use crate::handle::Handles;
+use crate::hardlink::Links;
+use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
+use crate::layer::{DirLayer, Layer, MAX_LOWERS};
+use crate::options::{Options, RedirectDir, XattrPermissions};
+use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
+use crate::sys::at;
+use crate::upper::Upper;
+use crate::whiteout::{Markers, Namespace};
+
+/// How long the kernel keeps what it was told, when nothing limits it.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What of the options matters while serving.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) redirect_dir: RedirectDir,
+    pub(crate) metacopy: bool,
+    pub(crate) read_only: bool,
+    /// The longest name, in bytes.
+    pub(crate) name_max: usize,
+    pub(crate) static_nlink: bool,
+    pub(crate) fsync: bool,
+    pub(crate) acl: bool,
+    pub(crate) xattr: bool,
+    pub(crate) noatime: bool,
+    pub(crate) writeback: bool,
+    pub(crate) passthrough: bool,
+    pub(crate) ttl: Duration,
+}
+
+/// Requests served since the mount, printed on SIGUSR1.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests of any kind.
+    pub requests: AtomicU64,
+    /// Copy-ups that moved data.
+    pub data_copy_ups: AtomicU64,
+    /// Copy-ups of attributes alone, directories included.
+    pub attribute_copy_ups: AtomicU64,
+    /// Opens that the kernel serves by itself.
+    pub passthrough_opens: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A snapshot of what a mount did and holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    requests: u64,
+    data_copy_ups: u64,
+    attribute_copy_ups: u64,
+    passthrough_opens: u64,
+    inodes: usize,
+    handles: usize,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "requests={} inodes={} handles={} data_copy_ups={} attribute_copy_ups={} passthrough_opens={}",
+            self.requests,
+            self.inodes,
+            self.handles,
+            self.data_copy_ups,
+            self.attribute_copy_ups,
+            self.passthrough_opens
+        )
+    }
+}
+
+/// A stack of layers as one filesystem.
+pub struct UnionFs {
+    pub(crate) settings: Settings,
+    pub(crate) owners: Owners,
+    /// Top first.
+    pub(crate) lowers: Vec<Box<dyn Layer>>,
+    pub(crate) upper: Option<Upper>,
+    pub(crate) inodes: InodeTable,
+    pub(crate) inos: InoMap,
+    /// Directories of the upper, by inode number.
+    pub(crate) dirs: FdCache,
+    pub(crate) links: Links,
+    pub(crate) handles: Handles,
+    pub(crate) counters: Counters,
+}
+
+impl UnionFs {
+    /// Opens and checks the layers, locks the upper and empties the staging directory.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which directory of the stack is at fault and what to do.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        if options.lowers.is_empty() {
+            return Err(OpenError::NoLower);
+        }
+        if options.lowers.len() > MAX_LOWERS {
+            return Err(OpenError::TooManyLowers(options.lowers.len()));
+        }
+        let owners = Owners::new(&options.ownership);
+        let upper = match (&options.upper, &options.work) {
+            (Some(upper), Some(work)) => {
+                Some(Upper::open(upper, work, options, owners.override_key())?)
+            }
+            (Some(_), None) => return Err(OpenError::NoWork),
+            (None, _) => None,
+        };
+        let markers = match &upper {
+            Some(upper) => upper.markers.clone(),
+            None => Markers {
+                namespace: Some(reading_namespace(options)),
+                devices: true,
+                opaque_file: false,
+            },
+        };
+        let (upper_fds, lower_fds) = cache_sizes();
+        let cache = Arc::new(FdCache::new(lower_fds));
+        let mut lowers: Vec<Box<dyn Layer>> = Vec::with_capacity(options.lowers.len());
+        for (position, path) in options.lowers.iter().enumerate() {
+            lowers.push(Box::new(DirLayer::open(
+                path,
+                position + 1,
+                &markers,
+                believed_overrides(&markers, options),
+                &cache,
+            )?));
+        }
+        Self::assemble(options, owners, upper, lowers, upper_fds)
+    }
+
+    fn assemble(
+        options: &Options,
+        owners: Owners,
+        upper: Option<Upper>,
+        lowers: Vec<Box<dyn Layer>>,
+        fds: usize,
+    ) -> Result<Self, OpenError> {
+        let mut devices = Vec::new();
+        let mut upper_marks = crate::whiteout::Marks::default();
+        if let Some(upper) = &upper {
+            use std::os::fd::AsFd;
+            let itself =
+                crate::sys::xattr::Target::At(upper.root.as_fd(), std::ffi::OsStr::new("."));
+            devices.push(
+                at::fstat(upper.root.as_fd())
+                    .map_err(OpenError::Prepare)?
+                    .st_dev,
+            );
+            upper_marks = upper
+                .markers
+                .read(itself, None)
+                .map_err(OpenError::Prepare)?;
+        }
+        let mut parts = Vec::new();
+        for (position, layer) in lowers.iter().enumerate() {
+            let attr = layer
+                .attr(layer.root(), std::ffi::OsStr::new("."))
+                .map_err(OpenError::Prepare)?;
+            devices.push(attr.dev);
+            if !upper_marks.opaque {
+                parts.push(LowerDir {
+                    layer: u16::try_from(position).unwrap_or(u16::MAX),
+                    dir: Arc::clone(layer.root()),
+                });
+            }
+        }
+        let root = Body::Dir(Box::new(DirBody {
+            upper: if upper.is_some() {
+                UpperDir::Named
+            } else {
+                UpperDir::Absent
+            },
+            impure: upper_marks.impure,
+            lowers: parts.into(),
+        }));
+        let root = Arc::new(Inode::new(
+            ROOT_INO,
+            State {
+                link: None,
+                body: root,
+            },
+        ));
+        let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) {
+            255
+        } else {
+            251
+        };
+        let settings = Settings {
+            redirect_dir: options.redirect_dir,
+            metacopy: options.metacopy
+                && upper.as_ref().is_none_or(|upper| upper.markers.can_mark()),
+            read_only: options.flags.read_only || upper.is_none(),
+            name_max,
+            static_nlink: options.static_nlink,
+            fsync: options.fsync && !options.volatile,
+            acl: options.acl,
+            xattr: options.xattr,
+            noatime: options.flags.atime == crate::options::Atime::NoAtime,
+            writeback: options.writeback,
+            passthrough: options.passthrough && upper.is_some(),
+            ttl: options.timeout.unwrap_or(FOR_EVER),
+        };
+        Ok(Self {
+            settings,
+            owners,
+            lowers,
+            upper,
+            inodes: InodeTable::new(root, options.ino32),
+            inos: InoMap::new(&devices, options.ino32),
+            dirs: FdCache::new(fds),
+            links: Links::default(),
+            handles: Handles::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The lower layer at a position, 0 being the top one.
+    pub(crate) fn layer(&self, position: u16) -> &dyn Layer {
+        &*self.lowers[usize::from(position)]
+    }
+
+    /// The upper; `ReadOnly` without one.
+    pub(crate) fn upper(&self) -> Result<&Upper> {
+        self.upper.as_ref().ok_or_else(|| Refusal::ReadOnly.into())
+    }
+
+    /// The kernel drops look-ups of an inode.
+    pub(crate) fn forget(&self, ino: u64, count: u64) {
+        self.inodes.forget(ino, count, |gone| self.gone(gone));
+    }
+
+    /// An inode that was used without the kernel's knowing may leave the table.
+    pub(crate) fn release_inode(&self, inode: Arc<Inode>) {
+        let ino = inode.ino;
+        drop(inode);
+        self.inodes.reap(ino, |gone| self.gone(gone));
+    }
+
+    fn gone(&self, ino: u64) {
+        self.handles.forget(ino);
+        self.dirs.remove(ino);
+        for link in self.links.forget(ino) {
+            self.release_inode(link.parent);
+        }
+    }
+
+    /// What the mount did and holds.
+    pub fn report(&self) -> Report {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Report {
+            requests: get(&self.counters.requests),
+            data_copy_ups: get(&self.counters.data_copy_ups),
+            attribute_copy_ups: get(&self.counters.attribute_copy_ups),
+            passthrough_opens: get(&self.counters.passthrough_opens),
+            inodes: self.inodes.len(),
+            handles: self.handles.len(),
+        }
+    }
+
+    /// The stack, one path a line, for [`crate::xattr`].
+    pub(crate) fn stack_listing(&self) -> OsString {
+        let mut text = OsString::new();
+        let mut line = |role: &str, path: &std::path::Path| {
+            text.push(role);
+            text.push("\t");
+            text.push(path);
+            text.push("\n");
+        };
+        if let Some(upper) = &self.upper {
+            line("upper", &upper.path);
+            line("work", &upper.work_path);
+        }
+        for lower in &self.lowers {
+            line("lower", lower.source());
+        }
+        text
+    }
+}
+
+/// Without an upper nothing tells what may be written: root believes `trusted.*`.
+fn reading_namespace(options: &Options) -> Namespace {
+    use crate::options::MarkNamespace;
+    match options.namespace {
+        MarkNamespace::Trusted => Namespace::Trusted,
+        MarkNamespace::User => Namespace::User,
+        MarkNamespace::Auto if crate::sys::credentials::is_initial_root() => Namespace::Trusted,
+        MarkNamespace::Auto => Namespace::User,
+    }
+}
+
+/// The override xattrs that lower layers are believed in.
+fn believed_overrides(markers: &Markers, options: &Options) -> &'static [&'static str] {
+    match (options.ownership.xattr_permissions, markers.namespace) {
+        (XattrPermissions::Privileged, _) => &[OVERRIDE_PRIVILEGED],
+        (XattrPermissions::User, _) => &[OVERRIDE_CONTAINERS, OVERRIDE_LEGACY],
+        (XattrPermissions::Off, Some(Namespace::Trusted)) => &[],
+        (XattrPermissions::Off, _) => &[OVERRIDE_CONTAINERS, OVERRIDE_LEGACY],
+    }
+}
+
+/// How many directories of upper and lowers may be kept open.
+fn cache_sizes() -> (usize, usize) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(20_000);
+    let quarter = usize::try_from(limit / 4)
+        .unwrap_or(usize::MAX)
+        .clamp(16, 4096);
+    (quarter, quarter)
+}

@@ -1,0 +1,408 @@
+//! The writable layer and its staging directory.
+//!
+//! Everything that becomes visible in the upper is first built in the staging
+//! directory (or as a nameless file) and then published by one rename or link.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, LayerRole, OpenError, Result};
+use crate::layer::{LayerEntry, Lookup, Probe};
+use crate::options::{MarkNamespace, Options, UpperFormat};
+use crate::sys::at;
+use crate::sys::xattr::{self, Target};
+use crate::whiteout::{Markers, Namespace};
+
+/// The writable layer.
+pub(crate) struct Upper {
+    pub(crate) path: PathBuf,
+    pub(crate) work_path: PathBuf,
+    pub(crate) root: Arc<OwnedFd>,
+    /// `WORK/work`: private, emptied at every mount.
+    staging: OwnedFd,
+    /// `WORK/index`: one link of every copied-up file that has several names below.
+    index: Option<Arc<OwnedFd>>,
+    /// Whether the index ever held anything: spares look-ups in it.
+    index_used: AtomicBool,
+    pub(crate) markers: Markers,
+    /// The override xattr that this layer is read and written with.
+    pub(crate) override_key: Option<&'static str>,
+    /// Copied-up data is on disk before it is published.
+    pub(crate) durable: bool,
+    next_name: AtomicU64,
+    /// Descriptors that carry the locks on upper and workdir.
+    _locks: [OwnedFd; 2],
+}
+
+impl Upper {
+    /// Opens, locks and prepares upper and workdir. `read_only` leaves both alone.
+    pub(crate) fn open(
+        path: &Path,
+        work_path: &Path,
+        options: &Options,
+        override_key: Option<&'static str>,
+    ) -> Result<Self, OpenError> {
+        let root = open_root(LayerRole::Upper, path)?;
+        let work = open_root(LayerRole::Work, work_path)?;
+        let overlap = || OpenError::Overlap {
+            upper: path.to_owned(),
+            work: work_path.to_owned(),
+        };
+        if contains(&root, &work).map_err(OpenError::Prepare)?
+            || contains(&work, &root).map_err(OpenError::Prepare)?
+        {
+            return Err(overlap());
+        }
+        let locks = [
+            lock(LayerRole::Upper, path, &root)?,
+            lock(LayerRole::Work, work_path, &work)?,
+        ];
+        let staging = subdirectory(&work, "work").map_err(OpenError::Prepare)?;
+        empty(&staging, 0).map_err(OpenError::Prepare)?;
+        if !can_rename(&staging, &root).map_err(OpenError::Prepare)? {
+            return Err(OpenError::WorkElsewhere {
+                upper: path.to_owned(),
+                work: work_path.to_owned(),
+            });
+        }
+        let namespace =
+            choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
+        let devices =
+            options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
+        let index = if options.index && namespace.is_some() {
+            Some(Arc::new(
+                subdirectory(&work, "index").map_err(OpenError::Prepare)?,
+            ))
+        } else {
+            None
+        };
+        let mut index_used = false;
+        if let Some(index) = &index {
+            at::list(index.as_fd(), |_, _, _| {
+                index_used = true;
+                Ok(())
+            })
+            .map_err(OpenError::Prepare)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            work_path: work_path.to_owned(),
+            root: Arc::new(root),
+            staging,
+            index,
+            index_used: AtomicBool::new(index_used),
+            markers: Markers {
+                namespace,
+                devices,
+                opaque_file: options.format == UpperFormat::FuseOverlayfs,
+            },
+            override_key,
+            durable: !options.volatile && options.fsync,
+            next_name: AtomicU64::new(0),
+            _locks: locks,
+        })
+    }
+
+    /// Looks a name up in a directory of the upper.
+    pub(crate) fn lookup(&self, dir: &OwnedFd, name: &OsStr, last: bool) -> Result<Lookup> {
+        self.probe().lookup(dir, name, last)
+    }
+
+    /// Marks and attributes of an object of the upper.
+    pub(crate) fn entry(&self, target: Target<'_>, name: &OsStr) -> Result<LayerEntry> {
+        let stat = match target {
+            Target::At(dir, name) => at::stat(dir, name)?,
+            Target::Fd(fd) => at::fstat(fd)?,
+        };
+        self.probe().entry(target, &stat, name)
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe {
+            markers: &self.markers,
+            override_key: self.override_key.map(OsStr::new),
+            position: 0,
+            xwhiteouts: false,
+        }
+    }
+
+    pub(crate) fn staging(&self) -> &OwnedFd {
+        &self.staging
+    }
+
+    /// The index, if one is kept.
+    pub(crate) fn index(&self) -> Option<&Arc<OwnedFd>> {
+        self.index.as_ref()
+    }
+
+    /// The index, if it may hold anything.
+    pub(crate) fn used_index(&self) -> Option<&Arc<OwnedFd>> {
+        if self.index_used.load(Ordering::Acquire) {
+            self.index.as_ref()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn mark_index_used(&self) {
+        self.index_used.store(true, Ordering::Release);
+    }
+
+    /// A free name in the staging directory, removed again with what it names
+    /// unless it was published.
+    pub(crate) fn stage(&self) -> Staged<'_> {
+        let number = self.next_name.fetch_add(1, Ordering::Relaxed);
+        Staged {
+            upper: self,
+            name: format!("#{number:x}").into(),
+            armed: true,
+        }
+    }
+
+    /// Writes a whiteout over `name` in one step, or where nothing is.
+    pub(crate) fn whiteout(&self, dir: &OwnedFd, name: &OsStr, replaces: Replaces) -> Result<()> {
+        let (from, to) = (self.staging.as_fd(), dir.as_fd());
+        match replaces {
+            Replaces::Nothing => self.markers.make_whiteout(to, name),
+            Replaces::File if self.markers.devices => {
+                let staged = self.stage();
+                self.markers.make_whiteout(from, &staged.name)?;
+                at::rename(from, &staged.name, to, name, RenameFlags::empty())?;
+                staged.publish();
+                Ok(())
+            }
+            Replaces::Dir if self.markers.devices => {
+                let staged = self.stage();
+                self.markers.make_whiteout(from, &staged.name)?;
+                at::rename(from, &staged.name, to, name, RenameFlags::EXCHANGE)
+                // The directory is now what was staged, and goes with it.
+            }
+            // A whiteout file beside the object hides only what is below, so it may come first.
+            Replaces::File => {
+                self.markers.make_whiteout(to, name)?;
+                at::unlink(to, name)
+            }
+            Replaces::Dir => {
+                self.markers.make_whiteout(to, name)?;
+                self.discard_dir(dir, name)
+            }
+        }
+    }
+
+    /// Removes a directory that shows nothing but may hold whiteouts.
+    pub(crate) fn discard_dir(&self, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+        match at::rmdir(dir.as_fd(), name) {
+            Err(error) if matches!(error.errno(), Errno::NOTEMPTY | Errno::EXIST) => {
+                let staged = self.stage();
+                at::rename(
+                    dir.as_fd(),
+                    name,
+                    self.staging.as_fd(),
+                    &staged.name,
+                    RenameFlags::empty(),
+                )
+            }
+            other => other,
+        }
+    }
+}
+
+/// What a whiteout takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replaces {
+    Nothing,
+    File,
+    Dir,
+}
+
+/// A name in the staging directory.
+pub(crate) struct Staged<'a> {
+    upper: &'a Upper,
+    pub(crate) name: OsString,
+    armed: bool,
+}
+
+impl Staged<'_> {
+    /// What was staged has moved to its place.
+    pub(crate) fn publish(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if self.armed
+            && let Err(error) = remove_tree(&self.upper.staging, &self.name, 0)
+        {
+            // Emptied at the next mount.
+            tracing::debug!(%error, "left in the staging directory");
+        }
+    }
+}
+
+fn open_root(role: LayerRole, path: &Path) -> Result<OwnedFd, OpenError> {
+    rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|source| OpenError::Open {
+        role,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn lock(role: LayerRole, path: &Path, dir: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    let fd = at::open(
+        dir.as_fd(),
+        OsStr::new("."),
+        OFlags::RDONLY | OFlags::DIRECTORY,
+    )
+    .map_err(OpenError::Prepare)?;
+    match at::try_lock(fd.as_fd()) {
+        Ok(true) => Ok(fd),
+        Ok(false) => Err(OpenError::InUse {
+            role,
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(OpenError::Prepare(error)),
+    }
+}
+
+/// Whether `inner` is `outer` or lies in it.
+fn contains(outer: &OwnedFd, inner: &OwnedFd) -> Result<bool> {
+    let wanted = at::fstat(outer.as_fd())?;
+    let same = |a: &at::Stat, b: &at::Stat| a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    let mut dir = at::open_dir(inner.as_fd(), OsStr::new("."))?;
+    let mut here = at::fstat(dir.as_fd())?;
+    loop {
+        if same(&here, &wanted) {
+            return Ok(true);
+        }
+        let parent = at::open_dir(dir.as_fd(), OsStr::new(".."))?;
+        let above = at::fstat(parent.as_fd())?;
+        if same(&above, &here) {
+            return Ok(false);
+        }
+        (dir, here) = (parent, above);
+    }
+}
+
+fn subdirectory(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let name = OsStr::new(name);
+    match at::mkdir(dir.as_fd(), name, 0o700) {
+        Err(error) if error.errno() != Errno::EXIST => return Err(error),
+        _ => {}
+    }
+    at::open(dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// Deeper leftovers than this are nobody's but a vandal's.
+const MAX_DEPTH: usize = 64;
+
+/// Empties a directory.
+fn empty(dir: &OwnedFd, depth: usize) -> Result<()> {
+    let mut names = Vec::new();
+    at::list(dir.as_fd(), |name, _, _| {
+        names.push(name.to_owned());
+        Ok(())
+    })?;
+    names
+        .iter()
+        .try_for_each(|name| remove_tree(dir, name, depth))
+}
+
+/// Removes a name with everything below it; nothing there is fine.
+fn remove_tree(dir: &OwnedFd, name: &OsStr, depth: usize) -> Result<()> {
+    match at::unlink(dir.as_fd(), name) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.errno() == Errno::NOENT => return Ok(()),
+        Err(error) if !matches!(error.errno(), Errno::ISDIR | Errno::PERM) => return Err(error),
+        Err(_) => {}
+    }
+    if depth >= MAX_DEPTH {
+        return Err(Error::call("unlinkat", name, Errno::NOTEMPTY));
+    }
+    match at::rmdir(dir.as_fd(), name) {
+        Err(error) if matches!(error.errno(), Errno::NOTEMPTY | Errno::EXIST) => {}
+        other => return other,
+    }
+    let inner = at::open(dir.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    empty(&inner, depth + 1)?;
+    at::rmdir(dir.as_fd(), name)
+}
+
+/// Whether names can move between staging directory and upper: same filesystem
+/// and same mount.
+fn can_rename(staging: &OwnedFd, root: &OwnedFd) -> Result<bool> {
+    let name = OsStr::new("#probe");
+    drop(at::create(staging.as_fd(), name, OFlags::WRONLY, 0o600)?);
+    let probe = OsString::from(format!(
+        "{}lamel-probe",
+        String::from_utf8_lossy(crate::whiteout::WHITEOUT_PREFIX)
+    ));
+    let before = at::fstat(root.as_fd())?;
+    let moved = at::link(staging.as_fd(), name, root.as_fd(), &probe);
+    if moved.is_ok() {
+        at::unlink(root.as_fd(), &probe)?;
+        at::utimens(
+            root.as_fd(),
+            OsStr::new("."),
+            &crate::attr::times_of(&(&before).into()),
+        )?;
+    }
+    at::unlink(staging.as_fd(), name)?;
+    match moved {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Errno::XDEV => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn choose_namespace(staging: &OwnedFd, wanted: MarkNamespace) -> Result<Option<Namespace>> {
+    let works = |name: &str| -> Result<bool> {
+        let target = Target::At(staging.as_fd(), OsStr::new("."));
+        match xattr::set(target, OsStr::new(name), b"y", 0) {
+            Ok(()) => xattr::remove(target, OsStr::new(name)).map(|()| true),
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    };
+    if wanted != MarkNamespace::User && works("trusted.overlay.probe")? {
+        return Ok(Some(Namespace::Trusted));
+    }
+    if wanted != MarkNamespace::Trusted && works("user.overlay.probe")? {
+        return Ok(Some(Namespace::User));
+    }
+    Ok(None)
+}
+
+fn can_make_devices(staging: &OwnedFd) -> Result<bool> {
+    let name = OsStr::new("#device");
+    match at::mknod(staging.as_fd(), name, libc::S_IFCHR, 0) {
+        Ok(()) => at::unlink(staging.as_fd(), name).map(|()| true),
+        Err(error)
+            if matches!(
+                error.errno(),
+                Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}

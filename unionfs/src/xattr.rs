@@ -1,0 +1,370 @@
+//! Extended attributes of users.
+//!
+//! The mount's own marks are neither shown nor reachable. A user's `overlay.*`
+//! attributes (an overlay inside the mount makes some) are kept under an
+//! escaped name, as kernel overlayfs does: `trusted.overlay.X` is stored as
+//! `trusted.overlay.overlay.X`.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use crate::copy_up::Depth;
+use crate::error::{Refusal, Result};
+use crate::inode::{Body, Inode, UpperDir, UpperFile};
+use crate::ownership::OVERRIDE_CONTAINERS;
+use crate::sys::xattr;
+use crate::union::UnionFs;
+use crate::whiteout::is_private_xattr;
+
+/// Answers about the mount itself, under these names on any object.
+const STATUS_PREFIX: &[u8] = b"system.lamel.";
+const ESCAPED: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+const ESCAPE: &[u8] = b"overlay.";
+/// Where containers/storage keeps attributes that only root may set.
+const OVERRIDE_PREFIX: &[u8] = b"user.containers.override_";
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+
+/// The name on disk of a user's attribute.
+fn to_disk<'a>(name: &'a OsStr, override_key: Option<&str>) -> Result<Cow<'a, OsStr>> {
+    let bytes = name.as_bytes();
+    for prefix in ESCAPED {
+        if let Some(rest) = bytes.strip_prefix(prefix) {
+            return Ok(Cow::Owned(OsString::from_vec(
+                [prefix, ESCAPE, rest].concat(),
+            )));
+        }
+    }
+    if is_private_xattr(bytes) || bytes.starts_with(STATUS_PREFIX) {
+        return Err(Refusal::Reserved.into());
+    }
+    if let Some(key) = override_key {
+        if bytes == key.as_bytes()
+            || (key == OVERRIDE_CONTAINERS && bytes.starts_with(OVERRIDE_PREFIX))
+        {
+            return Err(Refusal::Reserved.into());
+        }
+        if key == OVERRIDE_CONTAINERS && bytes.starts_with(b"security.") {
+            return Ok(Cow::Owned(OsString::from_vec(
+                [OVERRIDE_PREFIX, bytes].concat(),
+            )));
+        }
+    }
+    Ok(Cow::Borrowed(name))
+}
+
+/// The name that users see of an attribute on disk; `None`: they do not.
+fn to_user<'a>(name: &'a [u8], override_key: Option<&str>) -> Option<Cow<'a, [u8]>> {
+    for prefix in ESCAPED {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            let rest = rest.strip_prefix(ESCAPE)?;
+            return Some(Cow::Owned([prefix, rest].concat()));
+        }
+    }
+    if is_private_xattr(name) {
+        return None;
+    }
+    if let Some(key) = override_key {
+        if name == key.as_bytes() {
+            return None;
+        }
+        if key == OVERRIDE_CONTAINERS
+            && let Some(rest) = name.strip_prefix(OVERRIDE_PREFIX)
+        {
+            return rest
+                .starts_with(b"security.")
+                .then_some(Cow::Borrowed(rest));
+        }
+    }
+    Some(Cow::Borrowed(name))
+}
+
+/// Whether an attribute on disk goes along with a copy-up: all but the marks.
+pub(crate) fn copies_up(name: &[u8], override_key: Option<&str>) -> bool {
+    if override_key.is_some_and(|key| key.as_bytes() == name) {
+        return false;
+    }
+    !is_private_xattr(name)
+        || ESCAPED.iter().any(|prefix| {
+            name.strip_prefix(*prefix)
+                .is_some_and(|rest| rest.starts_with(ESCAPE))
+        })
+}
+
+impl UnionFs {
+    /// A value.
+    pub(crate) fn getxattr(&self, inode: &Arc<Inode>, name: &OsStr) -> Result<Vec<u8>> {
+        if let Some(question) = name.as_bytes().strip_prefix(STATUS_PREFIX) {
+            return self.status(inode, question);
+        }
+        self.check_carried(name)?;
+        let Ok(name) = to_disk(name, self.owners.override_key()) else {
+            return Err(Refusal::NoAttribute.into());
+        };
+        self.with_backing(inode, |backing| backing.xattr(&name))?
+            .ok_or_else(|| Refusal::NoAttribute.into())
+    }
+
+    /// All names, NUL-terminated.
+    pub(crate) fn listxattr(&self, inode: &Arc<Inode>) -> Result<Vec<u8>> {
+        if !self.settings.xattr {
+            return Err(Refusal::Unsupported.into());
+        }
+        let on_disk = self.with_backing(inode, |backing| backing.xattr_names())?;
+        let mut shown = Vec::with_capacity(on_disk.len());
+        for name in on_disk
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+        {
+            if let Some(name) = to_user(name, self.owners.override_key())
+                && (self.settings.acl || !name.starts_with(ACL_PREFIX))
+            {
+                shown.extend_from_slice(&name);
+                shown.push(0);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Sets a value; `flags` are those of setxattr(2).
+    pub(crate) fn setxattr(
+        &self,
+        inode: &Arc<Inode>,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        self.check_writable()?;
+        self.check_carried(name)?;
+        let name = to_disk(name, self.owners.override_key())?;
+        if flags != 0 {
+            // Answered from where the value is now, so that a refusal copies nothing up.
+            let present = self
+                .with_backing(inode, |backing| backing.xattr(&name))?
+                .is_some();
+            match flags {
+                libc::XATTR_CREATE if present => return Err(Refusal::Exists.into()),
+                libc::XATTR_REPLACE if !present => return Err(Refusal::NoAttribute.into()),
+                _ => {}
+            }
+        }
+        self.copy_up(inode, Depth::Attributes)?;
+        self.with_upper(inode, |backing| {
+            xattr::set(backing.target()?, &name, value, flags)
+        })
+    }
+
+    /// Removes a value.
+    pub(crate) fn removexattr(&self, inode: &Arc<Inode>, name: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        self.check_carried(name)?;
+        let name = to_disk(name, self.owners.override_key())?;
+        if self
+            .with_backing(inode, |backing| backing.xattr(&name))?
+            .is_none()
+        {
+            return Err(Refusal::NoAttribute.into());
+        }
+        self.copy_up(inode, Depth::Attributes)?;
+        self.with_upper(inode, |backing| xattr::remove(backing.target()?, &name))
+    }
+
+    fn check_carried(&self, name: &OsStr) -> Result<()> {
+        let acl = name.as_bytes().starts_with(ACL_PREFIX);
+        if !self.settings.xattr || (acl && !self.settings.acl) {
+            Err(Refusal::Unsupported.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn status(&self, inode: &Arc<Inode>, question: &[u8]) -> Result<Vec<u8>> {
+        match question {
+            b"pid" => Ok(std::process::id().to_string().into_bytes()),
+            b"layers" => Ok(self.stack_listing().into_vec()),
+            b"explain" => Ok(self.explain(inode)?.into_vec()),
+            _ => Err(Refusal::NoAttribute.into()),
+        }
+    }
+
+    /// Where an object comes from: a line a fact, tab-separated.
+    fn explain(&self, inode: &Arc<Inode>) -> Result<OsString> {
+        let mut text = OsString::new();
+        let mut line = |fields: &[&OsStr]| {
+            for (position, field) in fields.iter().enumerate() {
+                if position > 0 {
+                    text.push("\t");
+                }
+                // A name may hold anything; the separators must stay separators.
+                let clean: Vec<u8> = field
+                    .as_bytes()
+                    .iter()
+                    .map(|b| if matches!(b, b'\t' | b'\n') { b'?' } else { *b })
+                    .collect();
+                text.push(OsStr::from_bytes(&clean));
+            }
+            text.push("\n");
+        };
+        let path = upper_path(inode);
+        let attr = self.disk_attr(inode)?;
+        line(&["ino".as_ref(), inode.ino.to_string().as_ref()]);
+        line(&["mode".as_ref(), format!("{:o}", attr.mode).as_ref()]);
+        line(&["nlink".as_ref(), attr.nlink.to_string().as_ref()]);
+        let state = inode.state.read();
+        let (in_upper, place) = match &state.body {
+            Body::Dir(dir) => (
+                !matches!(dir.upper, UpperDir::Absent),
+                if matches!(dir.upper, UpperDir::Removed(_)) {
+                    "removed"
+                } else {
+                    "named"
+                },
+            ),
+            Body::File(file) => (
+                file.upper.is_some(),
+                match &file.upper {
+                    Some(UpperFile::Indexed(_)) => "indexed",
+                    Some(UpperFile::Nameless(_)) => "unlinked",
+                    _ => "named",
+                },
+            ),
+        };
+        let lower_line =
+            |kind: &str, layer: u16, path: OsString, line: &mut dyn FnMut(&[&OsStr])| {
+                let position = (layer + 1).to_string();
+                line(&[
+                    kind.as_ref(),
+                    position.as_ref(),
+                    self.layer(layer).source().as_os_str(),
+                    &path,
+                ]);
+            };
+        if in_upper && let Some(upper) = &self.upper {
+            line(&[
+                "attributes".as_ref(),
+                "0".as_ref(),
+                upper.path.as_os_str(),
+                &path,
+                place.as_ref(),
+            ]);
+        }
+        match &state.body {
+            Body::Dir(dir) => {
+                for lower in dir.lowers.iter() {
+                    lower_line("merges", lower.layer, lower.dir.path(), &mut line);
+                }
+                if in_upper && dir.lowers.is_empty() {
+                    line(&["mark".as_ref(), "opaque-or-new".as_ref()]);
+                }
+            }
+            Body::File(file) => {
+                if !in_upper && let Some(lower) = &file.lower {
+                    lower_line(
+                        "attributes",
+                        lower.layer,
+                        lower.dir.path_of(&lower.name),
+                        &mut line,
+                    );
+                }
+                match (file.data_below(), &self.upper) {
+                    (Some(lower), _) => lower_line(
+                        "data",
+                        lower.layer,
+                        lower.dir.path_of(&lower.name),
+                        &mut line,
+                    ),
+                    (None, Some(upper)) => {
+                        line(&["data".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path])
+                    }
+                    (None, None) => {}
+                }
+                if in_upper && file.lower.is_some() {
+                    line(&["mark".as_ref(), "metacopy".as_ref()]);
+                }
+            }
+        }
+        drop(state);
+        if in_upper {
+            let marks = self.with_upper(inode, |backing| {
+                self.upper()?.markers.read(backing.target()?, None)
+            })?;
+            if let Some(redirect) = &marks.redirect {
+                line(&["mark".as_ref(), "redirect".as_ref(), redirect]);
+            }
+            if marks.opaque {
+                line(&["mark".as_ref(), "opaque".as_ref()]);
+            }
+            if let Some(ino) = marks.ino {
+                line(&[
+                    "mark".as_ref(),
+                    "copied-up".as_ref(),
+                    ino.to_string().as_ref(),
+                ]);
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// The path of an object in the union, which is its path in the upper.
+fn upper_path(inode: &Arc<Inode>) -> OsString {
+    let mut names = Vec::new();
+    let mut next = inode.link();
+    while let Some(link) = next {
+        next = link.parent.link();
+        names.push(link.name);
+    }
+    let mut path = OsString::new();
+    for name in names.iter().rev() {
+        path.push("/");
+        path.push(name);
+    }
+    if path.is_empty() { "/".into() } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(name: &str) -> Option<String> {
+        to_disk(OsStr::new(name), None)
+            .ok()
+            .map(|name| name.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn marks_of_an_inner_overlay_are_escaped() {
+        assert_eq!(
+            disk("trusted.overlay.opaque").as_deref(),
+            Some("trusted.overlay.overlay.opaque")
+        );
+        assert_eq!(
+            disk("user.overlay.overlay.x").as_deref(),
+            Some("user.overlay.overlay.overlay.x")
+        );
+        assert_eq!(
+            to_user(b"trusted.overlay.overlay.opaque", None).as_deref(),
+            Some(&b"trusted.overlay.opaque"[..])
+        );
+        assert_eq!(to_user(b"trusted.overlay.opaque", None), None);
+        assert_eq!(disk("user.fuseoverlayfs.origin"), None);
+        assert_eq!(disk("user.x").as_deref(), Some("user.x"));
+    }
+
+    #[test]
+    fn overrides_hide_and_keep_what_root_alone_sets() {
+        let key = Some(OVERRIDE_CONTAINERS);
+        assert!(to_disk(OsStr::new(OVERRIDE_CONTAINERS), key).is_err());
+        let capability = to_disk(OsStr::new("security.capability"), key).unwrap();
+        assert_eq!(
+            capability,
+            OsStr::new("user.containers.override_security.capability")
+        );
+        assert_eq!(
+            to_user(capability.as_bytes(), key).as_deref(),
+            Some(&b"security.capability"[..])
+        );
+        assert_eq!(to_user(OVERRIDE_CONTAINERS.as_bytes(), key), None);
+    }
+}
