@@ -139,8 +139,7 @@ impl UnionFs {
                 Body::File(file) => match &file.upper {
                     Some(UpperFile::Indexed(_)) => true,
                     Some(UpperFile::Nameless(fd)) => {
-                        attr.nlink =
-                            u32::try_from(at::fstat(fd.as_fd())?.st_nlink).unwrap_or(u32::MAX);
+                        attr.nlink = u32::try_from(at::fstat(fd.as_fd())?.st_nlink).unwrap_or(u32::MAX);
                         false
                     }
                     Some(UpperFile::Named) => false,
@@ -174,33 +173,16 @@ impl UnionFs {
         if let Some(size) = change.size {
             self.truncate(inode, size)?;
         }
-        let uid = change
-            .uid
-            .map(|uid| self.owners.disk_uid(uid))
-            .transpose()?;
-        let gid = change
-            .gid
-            .map(|gid| self.owners.disk_gid(gid))
-            .transpose()?;
-        if change.mode.is_some()
-            || uid.is_some()
-            || gid.is_some()
-            || change.atime.is_some()
-            || change.mtime.is_some()
-        {
+        let uid = change.uid.map(|uid| self.owners.disk_uid(uid)).transpose()?;
+        let gid = change.gid.map(|gid| self.owners.disk_gid(gid)).transpose()?;
+        if change.mode.is_some() || uid.is_some() || gid.is_some() || change.atime.is_some() || change.mtime.is_some() {
             self.copy_up(inode, Depth::Attributes)?;
             self.with_upper(inode, |backing| self.apply(backing, change, uid, gid))?;
         }
         self.getattr(inode)
     }
 
-    fn apply(
-        &self,
-        backing: &Backing<'_>,
-        change: &SetAttr,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> Result<()> {
+    fn apply(&self, backing: &Backing<'_>, change: &SetAttr, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         if let Some(key) = self.owners.override_key() {
             if change.mode.is_some() || uid.is_some() || gid.is_some() {
                 let mut attr = backing.attr()?;
@@ -241,38 +223,20 @@ impl UnionFs {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.upper.is_some() && !self.settings.read_only {
-            Ok(())
-        } else {
-            Err(Refusal::ReadOnly.into())
-        }
+        if self.upper.is_some() && !self.settings.read_only { Ok(()) } else { Err(Refusal::ReadOnly.into()) }
     }
 }
 
 /// Records owner, mode and type in the override xattr.
 pub(crate) fn set_override(target: Target<'_>, key: &str, attr: &Attr) -> Result<()> {
-    xattr::set(
-        target,
-        OsStr::new(key),
-        ownership::format_override(attr).as_bytes(),
-        0,
-    )
+    xattr::set(target, OsStr::new(key), ownership::format_override(attr).as_bytes(), 0)
 }
 
 fn timespec(time: Option<SetTime>) -> Timespec {
     match time {
-        None => Timespec {
-            tv_sec: 0,
-            tv_nsec: libc::UTIME_OMIT,
-        },
-        Some(SetTime::Now) => Timespec {
-            tv_sec: 0,
-            tv_nsec: libc::UTIME_NOW,
-        },
-        Some(SetTime::At(sec, nsec)) => Timespec {
-            tv_sec: sec,
-            tv_nsec: i64::from(nsec),
-        },
+        None => Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+        Some(SetTime::At(sec, nsec)) => Timespec { tv_sec: sec, tv_nsec: i64::from(nsec) },
     }
 }
 

@@ -19,16 +19,9 @@ use crate::union::UnionFs;
 /// A real object.
 pub(crate) enum Backing<'a> {
     /// In the upper (or its index), by directory and name.
-    Upper {
-        dir: Arc<OwnedFd>,
-        name: Arc<OsStr>,
-        override_key: Option<&'static str>,
-    },
+    Upper { dir: Arc<OwnedFd>, name: Arc<OsStr>, override_key: Option<&'static str> },
     /// In the upper, without a name.
-    Nameless {
-        fd: Arc<OwnedFd>,
-        override_key: Option<&'static str>,
-    },
+    Nameless { fd: Arc<OwnedFd>, override_key: Option<&'static str> },
     /// In a lower layer.
     Lower { layer: &'a dyn Layer, at: LowerFile },
 }
@@ -46,11 +39,7 @@ impl Backing<'_> {
     /// Attributes, overrides applied.
     pub(crate) fn attr(&self) -> Result<Attr> {
         let (stat, override_key) = match self {
-            Self::Upper {
-                dir,
-                name,
-                override_key,
-            } => (at::stat(dir.as_fd(), name)?, override_key),
+            Self::Upper { dir, name, override_key } => (at::stat(dir.as_fd(), name)?, override_key),
             Self::Nameless { fd, override_key } => (at::fstat(fd.as_fd())?, override_key),
             Self::Lower { layer, at } => return layer.attr(&at.dir, &at.name),
         };
@@ -115,12 +104,8 @@ impl Backing<'_> {
     pub(crate) fn open(&self, flags: OFlags) -> Result<Content> {
         let safe = OFlags::NONBLOCK | OFlags::NOCTTY;
         match self {
-            Self::Upper { dir, name, .. } => {
-                with_noatime(flags | safe, |flags| at::open(dir.as_fd(), name, flags))
-            }
-            Self::Nameless { fd, .. } => {
-                with_noatime(flags | safe, |flags| at::reopen(fd.as_fd(), flags))
-            }
+            Self::Upper { dir, name, .. } => with_noatime(flags | safe, |flags| at::open(dir.as_fd(), name, flags)),
+            Self::Nameless { fd, .. } => with_noatime(flags | safe, |flags| at::reopen(fd.as_fd(), flags)),
             Self::Lower { layer, at } if flags & OFlags::ACCMODE == OFlags::RDONLY => {
                 return layer.open(&at.dir, &at.name);
             }
@@ -155,13 +140,7 @@ impl UnionFs {
         if inode.ino == ROOT_INO && self.upper.is_some() {
             return Ok(Place::Root);
         }
-        let named = || {
-            state
-                .link
-                .clone()
-                .map(Place::Named)
-                .ok_or(Refusal::NotFound.into())
-        };
+        let named = || state.link.clone().map(Place::Named).ok_or(Refusal::NotFound.into());
         match &state.body {
             Body::File(file) => match (&file.upper, &file.lower) {
                 (Some(UpperFile::Named), _) => named(),
@@ -187,11 +166,7 @@ impl UnionFs {
 
     /// Calls `act` on the object that holds the inode's attributes, which stays
     /// in its place meanwhile.
-    pub(crate) fn with_backing<T>(
-        &self,
-        inode: &Arc<Inode>,
-        act: impl FnOnce(&Backing<'_>) -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn with_backing<T>(&self, inode: &Arc<Inode>, act: impl FnOnce(&Backing<'_>) -> Result<T>) -> Result<T> {
         let override_key = self.upper.as_ref().and_then(|upper| upper.override_key);
         loop {
             let backing = match self.place(inode)? {
@@ -201,33 +176,18 @@ impl UnionFs {
                     override_key,
                 },
                 Place::Nameless(fd) => Backing::Nameless { fd, override_key },
-                Place::Lower(at) => Backing::Lower {
-                    layer: self.layer(at.layer),
-                    at,
-                },
+                Place::Lower(at) => Backing::Lower { layer: self.layer(at.layer), at },
                 Place::Indexed(name) => {
                     let dir = Arc::clone(self.upper()?.index().ok_or(Refusal::NotFound)?);
-                    Backing::Upper {
-                        dir,
-                        name,
-                        override_key,
-                    }
+                    Backing::Upper { dir, name, override_key }
                 }
                 Place::Named(link) => {
                     let dir = self.upper_dir(&link.parent)?;
                     let state = inode.state.read();
-                    if !state
-                        .link
-                        .as_ref()
-                        .is_some_and(|now| now.is(&link.parent, &link.name))
-                    {
+                    if !state.link.as_ref().is_some_and(|now| now.is(&link.parent, &link.name)) {
                         continue;
                     }
-                    return act(&Backing::Upper {
-                        dir,
-                        name: link.name,
-                        override_key,
-                    });
+                    return act(&Backing::Upper { dir, name: link.name, override_key });
                 }
             };
             return act(&backing);
@@ -235,11 +195,7 @@ impl UnionFs {
     }
 
     /// The same, of an object that is in the upper.
-    pub(crate) fn with_upper<T>(
-        &self,
-        inode: &Arc<Inode>,
-        act: impl FnOnce(&Backing<'_>) -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn with_upper<T>(&self, inode: &Arc<Inode>, act: impl FnOnce(&Backing<'_>) -> Result<T>) -> Result<T> {
         self.with_backing(inode, |backing| match backing {
             Backing::Lower { .. } => Err(Refusal::ReadOnly.into()),
             _ => act(backing),
@@ -286,11 +242,7 @@ impl UnionFs {
             for (dir, parent) in missing.into_iter().rev() {
                 // Held over the open: a rename of this directory waits.
                 let state = dir.state.read();
-                let Some(link) = state
-                    .link
-                    .as_ref()
-                    .filter(|link| Arc::ptr_eq(&link.parent, &parent))
-                else {
+                let Some(link) = state.link.as_ref().filter(|link| Arc::ptr_eq(&link.parent, &parent)) else {
                     continue 'walk;
                 };
                 fd = Arc::new(at::open_dir(fd.as_fd(), &link.name)?);

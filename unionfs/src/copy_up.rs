@@ -82,9 +82,7 @@ impl UnionFs {
             Body::Dir(_) => None,
         };
         below.is_some_and(|lower| {
-            self.layer(lower.layer)
-                .attr(&lower.dir, &lower.name)
-                .is_ok_and(|attr| attr.size > bytes)
+            self.layer(lower.layer).attr(&lower.dir, &lower.name).is_ok_and(|attr| attr.size > bytes)
         })
     }
 
@@ -129,20 +127,14 @@ impl UnionFs {
                 Body::Dir(_) => None,
                 Body::File(file) => Some(FileSource {
                     data: file.data_below().cloned(),
-                    origin: if file.upper.is_none() {
-                        file.lower.clone()
-                    } else {
-                        None
-                    },
+                    origin: if file.upper.is_none() { file.lower.clone() } else { None },
                     upper: file.upper.clone(),
                 }),
             };
             (state.link.clone(), file)
         };
         let mut attr = self.with_backing(inode, |backing| backing.attr())?;
-        if let Some(FileSource {
-            data: Some(data), ..
-        }) = &file
+        if let Some(FileSource { data: Some(data), .. }) = &file
             && attr.format() == libc::S_IFREG
         {
             attr.size = self.layer(data.layer).attr(&data.dir, &data.name)?.size;
@@ -167,13 +159,7 @@ impl UnionFs {
         self.keep_times(&link.parent, || {
             self.mark_impure(&link.parent)?;
             let mut state = inode.state.write();
-            at::rename(
-                staging,
-                &staged.name,
-                parent.as_fd(),
-                &link.name,
-                RenameFlags::NOREPLACE,
-            )?;
+            at::rename(staging, &staged.name, parent.as_fd(), &link.name, RenameFlags::NOREPLACE)?;
             if let Body::Dir(dir) = &mut state.body {
                 dir.upper = UpperDir::Named;
             }
@@ -209,13 +195,7 @@ impl UnionFs {
         Ok(())
     }
 
-    fn copy_up_file(
-        &self,
-        inode: &Arc<Inode>,
-        source: &Source,
-        file: &FileSource,
-        depth: Depth,
-    ) -> Result<()> {
+    fn copy_up_file(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
         let with_data = depth.is_data() || !self.settings.metacopy || source.attr.size == 0;
         if let (Some(UpperFile::Indexed(_)), true) = (&file.upper, with_data) {
@@ -225,10 +205,7 @@ impl UnionFs {
         let staged = upper.stage();
         let (copy, made) = match at::tmpfile(staging, 0o600)? {
             Some(copy) => (copy, Made::Nameless),
-            None => (
-                at::create(staging, &staged.name, OFlags::RDWR, 0o600)?,
-                Made::Named(&staged.name),
-            ),
+            None => (at::create(staging, &staged.name, OFlags::RDWR, 0o600)?, Made::Named(&staged.name)),
         };
         let target = Target::Fd(copy.as_fd());
         if with_data {
@@ -255,22 +232,12 @@ impl UnionFs {
         if matches!(made, Made::Named(_)) {
             staged.publish();
         }
-        let counter = if with_data {
-            &self.counters.data_copy_ups
-        } else {
-            &self.counters.attribute_copy_ups
-        };
+        let counter = if with_data { &self.counters.data_copy_ups } else { &self.counters.attribute_copy_ups };
         Counters::count(counter);
         Ok(())
     }
 
-    fn copy_data(
-        &self,
-        file: &FileSource,
-        size: u64,
-        depth: Depth,
-        to: BorrowedFd<'_>,
-    ) -> Result<()> {
+    fn copy_data(&self, file: &FileSource, size: u64, depth: Depth, to: BorrowedFd<'_>) -> Result<()> {
         let Some(data) = &file.data else {
             return Err(Refusal::UnknownInode.into());
         };
@@ -292,13 +259,7 @@ impl UnionFs {
     }
 
     /// Gives an indexed metacopy its data in place, for all its names at once.
-    fn fill_metacopy(
-        &self,
-        inode: &Arc<Inode>,
-        source: &Source,
-        file: &FileSource,
-        depth: Depth,
-    ) -> Result<()> {
+    fn fill_metacopy(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
         self.with_upper(inode, |backing| {
             let Content::File(copy) = backing.open(OFlags::RDWR)? else {
@@ -330,7 +291,9 @@ impl UnionFs {
     fn publish_over(&self, inode: &Arc<Inode>, source: &Source, made: Made<'_>) -> Result<()> {
         let upper = self.upper()?;
         let staging = upper.staging().as_fd();
-        let Some(link) = source.link.as_ref().filter(|_| matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper, Some(UpperFile::Named)))) else {
+        let Some(link) = source.link.as_ref().filter(
+            |_| matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper, Some(UpperFile::Named))),
+        ) else {
             return self.keep_nameless(inode, made, true);
         };
         let parent = self.upper_dir(&link.parent)?;
@@ -345,13 +308,7 @@ impl UnionFs {
         };
         self.keep_times(&link.parent, || {
             let mut state = inode.state.write();
-            at::rename(
-                staging,
-                name,
-                parent.as_fd(),
-                &link.name,
-                RenameFlags::empty(),
-            )?;
+            at::rename(staging, name, parent.as_fd(), &link.name, RenameFlags::empty())?;
             data_moved(&mut state.body);
             Ok(())
         })?;
@@ -393,26 +350,18 @@ impl UnionFs {
         upper.markers.set_origin(target, &origin)?;
         // One link on disk, the index's; all the names of the lower file in the union.
         let hidden = self.hidden_names(inode.ino).unwrap_or_default();
-        upper
-            .markers
-            .set_nlink(target, i64::from(source.attr.nlink) - i64::from(hidden) - 1)?;
+        upper.markers.set_nlink(target, i64::from(source.attr.nlink) - i64::from(hidden) - 1)?;
         if !with_data {
-            upper
-                .markers
-                .set_redirect(target, &lower.dir.path_of(&lower.name))?;
+            upper.markers.set_redirect(target, &lower.dir.path_of(&lower.name))?;
         }
         upper.mark_index_used();
         {
             let mut state = inode.state.write();
             match made {
                 Made::File(copy) => at::link_fd(copy.as_fd(), index.as_fd(), &key)?,
-                Made::Named(name) => at::rename(
-                    upper.staging().as_fd(),
-                    name,
-                    index.as_fd(),
-                    &key,
-                    RenameFlags::NOREPLACE,
-                )?,
+                Made::Named(name) => {
+                    at::rename(upper.staging().as_fd(), name, index.as_fd(), &key, RenameFlags::NOREPLACE)?
+                }
                 Made::Nameless => {}
             }
             if let Body::File(body) = &mut state.body {
@@ -444,8 +393,7 @@ impl UnionFs {
         };
         // Symlinks and special files hold no user.* attributes: their number is not kept there.
         match upper.markers.set_ino(target, inode.ino) {
-            Err(error) if error.errno() == Errno::PERM && source.attr.format() != libc::S_IFREG => {
-            }
+            Err(error) if error.errno() == Errno::PERM && source.attr.format() != libc::S_IFREG => {}
             other => other?,
         }
         let parent = self.upper_dir(&link.parent)?;
@@ -455,13 +403,7 @@ impl UnionFs {
             match made {
                 Made::File(copy) => at::link_fd(copy.as_fd(), parent.as_fd(), &link.name)?,
                 Made::Named(name) => {
-                    at::rename(
-                        upper.staging().as_fd(),
-                        name,
-                        parent.as_fd(),
-                        &link.name,
-                        RenameFlags::NOREPLACE,
-                    )?;
+                    at::rename(upper.staging().as_fd(), name, parent.as_fd(), &link.name, RenameFlags::NOREPLACE)?;
                 }
                 Made::Nameless => {}
             }
@@ -521,10 +463,7 @@ impl UnionFs {
     fn copy_xattrs(&self, inode: &Arc<Inode>, to: Target<'_>) -> Result<()> {
         self.with_backing(inode, |from| {
             let names = from.xattr_names()?;
-            for name in names
-                .split(|byte| *byte == 0)
-                .filter(|name| !name.is_empty())
-            {
+            for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
                 if !copies_up(name, self.owners.override_key()) {
                     continue;
                 }
@@ -545,11 +484,7 @@ impl UnionFs {
     }
 
     /// Does something in a directory of the upper that its times must not show.
-    pub(crate) fn keep_times<T>(
-        &self,
-        dir: &Arc<Inode>,
-        act: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn keep_times<T>(&self, dir: &Arc<Inode>, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = self.with_upper(dir, |backing| backing.attr())?;
         let done = act()?;
         if let Err(error) = self.with_upper(dir, |backing| backing.utimens(&times_of(&before))) {
@@ -613,11 +548,7 @@ impl Owned<'_> {
 }
 
 fn is_done(inode: &Inode, depth: Depth) -> bool {
-    if depth.is_data() {
-        inode.is_pure_upper()
-    } else {
-        inode.in_upper()
-    }
+    if depth.is_data() { inode.is_pure_upper() } else { inode.in_upper() }
 }
 
 /// The upper holds the data from now on; open handles follow it.

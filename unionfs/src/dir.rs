@@ -150,24 +150,12 @@ impl UnionFs {
             attr = upper.entry(Target::At(dir.as_fd(), name), name)?.attr;
         }
         let body = if new.is_dir() {
-            FoundBody::Dir {
-                upper: true,
-                impure: false,
-                lowers: Arc::from([]),
-            }
+            FoundBody::Dir { upper: true, impure: false, lowers: Arc::from([]) }
         } else {
-            FoundBody::File {
-                upper: Some(UpperFile::Named),
-                lower: None,
-                data: None,
-            }
+            FoundBody::File { upper: Some(UpperFile::Named), lower: None, data: None }
         };
-        let found = Found {
-            attr,
-            ino: self.inos.number(attr.dev, attr.ino),
-            upper_id: Some((attr.dev, attr.ino)),
-            body,
-        };
+        let found =
+            Found { attr, ino: self.inos.number(attr.dev, attr.ino), upper_id: Some((attr.dev, attr.ino)), body };
         let inode = self.intern(parent, name, &found, true)?;
         let attr = self.shown(&inode, attr);
         Ok((inode, attr, file))
@@ -216,12 +204,7 @@ impl UnionFs {
     }
 
     /// Gives a file another name.
-    pub(crate) fn link(
-        &self,
-        inode: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-    ) -> Result<Attr> {
+    pub(crate) fn link(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<Attr> {
         self.check_writable()?;
         self.check_name(name)?;
         if inode.is_dir() {
@@ -237,9 +220,8 @@ impl UnionFs {
         let upper = self.upper()?;
         let dir = self.upper_dir(parent)?;
         let slot = self.slot(parent, &dir, name)?;
-        let impure = self.with_upper(inode, |backing| {
-            Ok(upper.markers.read(backing.target()?, None)?.ino.is_some())
-        })?;
+        let impure =
+            self.with_upper(inode, |backing| Ok(upper.markers.read(backing.target()?, None)?.ino.is_some()))?;
         if impure {
             self.mark_impure(parent)?;
         }
@@ -256,20 +238,11 @@ impl UnionFs {
         })?;
         match slot {
             Slot::Free => {}
-            Slot::Device => at::rename(
-                upper.staging().as_fd(),
-                &staged.name,
-                dir.as_fd(),
-                name,
-                RenameFlags::empty(),
-            )?,
+            Slot::Device => at::rename(upper.staging().as_fd(), &staged.name, dir.as_fd(), name, RenameFlags::empty())?,
             Slot::File => upper.markers.remove_whiteout_file(dir.as_fd(), name)?,
         }
         self.after_link(inode)?;
-        let here = Link {
-            parent: Arc::clone(parent),
-            name: Arc::from(name),
-        };
+        let here = Link { parent: Arc::clone(parent), name: Arc::from(name) };
         if let Some(first) = inode.link() {
             self.note_link(inode, first);
         }
@@ -278,11 +251,7 @@ impl UnionFs {
             let mut state = inode.state.write();
             if state.link.is_none() {
                 state.link = Some(here);
-                if let Body::File(FileBody {
-                    upper: upper @ Some(UpperFile::Nameless(_)),
-                    ..
-                }) = &mut state.body
-                {
+                if let Body::File(FileBody { upper: upper @ Some(UpperFile::Nameless(_)), .. }) = &mut state.body {
                     *upper = Some(UpperFile::Named);
                 }
             }
@@ -311,13 +280,7 @@ impl UnionFs {
         done
     }
 
-    fn unlink_file(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        found: &Found,
-        inode: &Arc<Inode>,
-    ) -> Result<()> {
+    fn unlink_file(&self, parent: &Arc<Inode>, name: &OsStr, found: &Found, inode: &Arc<Inode>) -> Result<()> {
         self.copy_up(parent, Depth::Attributes)?;
         let _transaction = inode.transaction.lock();
         self.before_unlink(inode, found)?;
@@ -352,13 +315,7 @@ impl UnionFs {
     }
 
     /// A name of a file is gone from disk. `kept` refers to its object in the upper.
-    pub(crate) fn name_gone(
-        &self,
-        inode: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        kept: Option<Arc<OwnedFd>>,
-    ) {
+    pub(crate) fn name_gone(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, kept: Option<Arc<OwnedFd>>) {
         self.drop_link(inode, parent, name);
         let mut state = inode.state.write();
         if state.link.is_none()
@@ -383,13 +340,7 @@ impl UnionFs {
         done
     }
 
-    fn remove_dir(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        found: &Found,
-        inode: &Arc<Inode>,
-    ) -> Result<()> {
+    fn remove_dir(&self, parent: &Arc<Inode>, name: &OsStr, found: &Found, inode: &Arc<Inode>) -> Result<()> {
         self.check_empty(inode)?;
         self.copy_up(parent, Depth::Attributes)?;
         let _transaction = inode.transaction.lock();
@@ -410,11 +361,7 @@ impl UnionFs {
 
     /// Refuses a directory with visible entries.
     pub(crate) fn check_empty(&self, inode: &Arc<Inode>) -> Result<()> {
-        if self.is_empty_dir(inode)? {
-            Ok(())
-        } else {
-            Err(Refusal::NotEmpty.into())
-        }
+        if self.is_empty_dir(inode)? { Ok(()) } else { Err(Refusal::NotEmpty.into()) }
     }
 
     fn is_indexed(&self, inode: &Inode) -> bool {
@@ -426,16 +373,8 @@ impl UnionFs {
 pub(crate) fn dir_gone(state: &mut State, kept: Option<Arc<OwnedFd>>) {
     state.link = None;
     if let Body::Dir(body) = &mut state.body {
-        let lowers = if kept.is_some() {
-            Arc::from([])
-        } else {
-            Arc::clone(&body.lowers)
-        };
-        **body = DirBody {
-            upper: UpperDir::Removed(kept),
-            impure: false,
-            lowers,
-        };
+        let lowers = if kept.is_some() { Arc::from([]) } else { Arc::clone(&body.lowers) };
+        **body = DirBody { upper: UpperDir::Removed(kept), impure: false, lowers };
     }
 }
 
@@ -505,18 +444,9 @@ impl<'a> Nursery<'a> {
             at::chown(fd.as_fd(), itself, None, Some(stat.st_gid))?;
             at::chmod(fd.as_fd(), itself, 0o2700)?;
         }
-        if let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))?
-        {
-            xattr::set(
-                Target::At(fd.as_fd(), itself),
-                OsStr::new(DEFAULT_ACL),
-                &acl,
-                0,
-            )?;
+        if let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))? {
+            xattr::set(Target::At(fd.as_fd(), itself), OsStr::new(DEFAULT_ACL), &acl, 0)?;
         }
-        Ok(Self {
-            fd,
-            _staged: staged,
-        })
+        Ok(Self { fd, _staged: staged })
     }
 }

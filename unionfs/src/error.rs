@@ -119,21 +119,13 @@ impl Error {
     /// An error of `call` on `object`.
     #[cold]
     pub(crate) fn call(call: &'static str, object: &OsStr, source: Errno) -> Self {
-        Self::Call {
-            call,
-            object: object.to_string_lossy().into(),
-            source,
-        }
+        Self::Call { call, object: object.to_string_lossy().into(), source }
     }
 
     /// An error in what a layer holds.
     #[cold]
     pub(crate) fn layer(layer: usize, object: &OsStr, fault: LayerFault) -> Self {
-        Self::Layer {
-            layer,
-            object: object.to_string_lossy().into(),
-            fault,
-        }
+        Self::Layer { layer, object: object.to_string_lossy().into(), fault }
     }
 
     /// The number that the caller of the system call sees.
@@ -148,10 +140,7 @@ impl Error {
     /// Whether the answer is part of normal work and not worth a log line above debug.
     pub fn is_expected(&self) -> bool {
         match self {
-            Self::Call { source, .. } => !matches!(
-                *source,
-                Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM
-            ),
+            Self::Call { source, .. } => !matches!(*source, Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM),
             Self::Refused(r) => !matches!(r, Refusal::UnknownInode | Refusal::UnknownHandle),
             Self::Layer { .. } => false,
         }

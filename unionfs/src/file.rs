@@ -47,12 +47,7 @@ fn as_file(content: &Content) -> Result<&OwnedFd> {
 
 impl UnionFs {
     /// Opens a regular file; opening for writing copies it up first.
-    pub(crate) fn open_file(
-        &self,
-        inode: &Arc<Inode>,
-        flags: OFlags,
-        register: Register<'_>,
-    ) -> Result<Opened> {
+    pub(crate) fn open_file(&self, inode: &Arc<Inode>, flags: OFlags, register: Register<'_>) -> Result<Opened> {
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let truncate = flags.contains(OFlags::TRUNC);
         if write || truncate {
@@ -73,11 +68,7 @@ impl UnionFs {
     /// they are written in part.
     pub(crate) fn open_flags(&self, write: bool) -> OFlags {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        if self.settings.noatime {
-            access | OFlags::NOATIME
-        } else {
-            access
-        }
+        if self.settings.noatime { access | OFlags::NOATIME } else { access }
     }
 
     pub(crate) fn add_handle(
@@ -124,32 +115,20 @@ impl UnionFs {
     }
 
     /// Reads up to `size` bytes and passes them on.
-    pub(crate) fn read<T>(
-        &self,
-        handle: u64,
-        offset: u64,
-        size: usize,
-        done: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T> {
+    pub(crate) fn read<T>(&self, handle: u64, offset: u64, size: usize, done: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let handle = self.handles.file(handle)?;
         let content = self.content(&handle)?;
         match &*content {
             Content::Bytes(bytes) => {
                 let bytes = (**bytes).as_ref();
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 let end = start.saturating_add(size).min(bytes.len());
                 Ok(done(&bytes[start..end]))
             }
             Content::File(file) => with_buffer(size, |buffer| {
                 let mut filled = 0;
                 while filled < buffer.len() {
-                    match rustix::io::pread(
-                        file,
-                        &mut buffer[filled..],
-                        offset.saturating_add(filled as u64),
-                    ) {
+                    match rustix::io::pread(file, &mut buffer[filled..], offset.saturating_add(filled as u64)) {
                         Ok(0) => break,
                         Ok(got) => filled += got,
                         Err(Errno::INTR) => {}
@@ -204,11 +183,9 @@ impl UnionFs {
             return at::fsync(as_file(&content)?.as_fd(), data_only);
         }
         // A metacopy: the attributes are in the upper.
-        self.with_upper(&handle.inode, |backing| {
-            match backing.open(OFlags::RDONLY)? {
-                Content::File(file) => at::fsync(file.as_fd(), data_only),
-                Content::Bytes(_) => Ok(()),
-            }
+        self.with_upper(&handle.inode, |backing| match backing.open(OFlags::RDONLY)? {
+            Content::File(file) => at::fsync(file.as_fd(), data_only),
+            Content::Bytes(_) => Ok(()),
         })
     }
 
@@ -218,11 +195,7 @@ impl UnionFs {
             return Ok(());
         }
         let dir = self.upper_dir(inode)?;
-        let real = at::open(
-            dir.as_fd(),
-            OsStr::new("."),
-            OFlags::RDONLY | OFlags::DIRECTORY,
-        )?;
+        let real = at::open(dir.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         at::fsync(real.as_fd(), false)
     }
 
@@ -236,18 +209,13 @@ impl UnionFs {
     pub(crate) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
         let handle = self.handles.file(handle)?;
         let content = self.content(&handle)?;
-        let at = u64::try_from(offset)
-            .map_err(|_| Error::call("lseek", OsStr::new("<handle>"), Errno::NXIO))?;
+        let at = u64::try_from(offset).map_err(|_| Error::call("lseek", OsStr::new("<handle>"), Errno::NXIO))?;
         let position = match (&*content, whence) {
             (Content::File(file), libc::SEEK_DATA) => rustix::fs::seek(file, SeekFrom::Data(at)),
             (Content::File(file), libc::SEEK_HOLE) => rustix::fs::seek(file, SeekFrom::Hole(at)),
             (Content::Bytes(bytes), libc::SEEK_DATA | libc::SEEK_HOLE) => {
                 let len = (**bytes).as_ref().len() as u64;
-                if at >= len {
-                    Err(Errno::NXIO)
-                } else {
-                    Ok(if whence == libc::SEEK_DATA { at } else { len })
-                }
+                if at >= len { Err(Errno::NXIO) } else { Ok(if whence == libc::SEEK_DATA { at } else { len }) }
             }
             _ => return Err(Refusal::Invalid.into()),
         };
@@ -256,14 +224,7 @@ impl UnionFs {
             .map_err(|errno| Error::call("lseek", OsStr::new("<handle>"), errno))
     }
 
-    pub(crate) fn copy_file_range(
-        &self,
-        from: u64,
-        from_at: u64,
-        to: u64,
-        to_at: u64,
-        len: u64,
-    ) -> Result<u32> {
+    pub(crate) fn copy_file_range(&self, from: u64, from_at: u64, to: u64, to_at: u64, len: u64) -> Result<u32> {
         let (from, to) = (self.handles.file(from)?, self.handles.file(to)?);
         let (from, to) = (self.content(&from)?, self.content(&to)?);
         let (mut from_at, mut to_at) = (from_at, to_at);
@@ -276,9 +237,7 @@ impl UnionFs {
             }
             (Content::Bytes(bytes), Content::File(to)) => {
                 let bytes = (**bytes).as_ref();
-                let start = usize::try_from(from_at)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
+                let start = usize::try_from(from_at).unwrap_or(usize::MAX).min(bytes.len());
                 let end = start.saturating_add(len).min(bytes.len());
                 copy::write_all(to.as_fd(), &bytes[start..end], to_at)?;
                 Ok(u32::try_from(end - start).unwrap_or(u32::MAX))
@@ -305,43 +264,23 @@ impl UnionFs {
                 Ok(number.to_ne_bytes().to_vec())
             }
             SETFLAGS | SETFLAGS_32 => {
-                let bytes: [u8; 4] = data
-                    .get(..4)
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .ok_or(Refusal::Invalid)?;
+                let bytes: [u8; 4] = data.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or(Refusal::Invalid)?;
                 let flags = u32::from_ne_bytes(bytes);
                 self.check_writable()?;
-                if self
-                    .with_open(inode, ioctl::get_flags)
-                    .is_ok_and(|now| now == flags)
-                {
+                if self.with_open(inode, ioctl::get_flags).is_ok_and(|now| now == flags) {
                     return Ok(Vec::new());
                 }
-                self.copy_up(
-                    inode,
-                    if inode.is_dir() {
-                        Depth::Attributes
-                    } else {
-                        Depth::Data(None)
-                    },
-                )?;
-                self.with_open(inode, |fd| ioctl::set_flags(fd, flags))
-                    .map(|()| Vec::new())
+                self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) })?;
+                self.with_open(inode, |fd| ioctl::set_flags(fd, flags)).map(|()| Vec::new())
             }
             _ => Err(Refusal::NotTty.into()),
         }
     }
 
     /// Calls `act` with a descriptor of the object's data or directory.
-    fn with_open<T>(
-        &self,
-        inode: &Arc<Inode>,
-        act: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
-    ) -> Result<T> {
+    fn with_open<T>(&self, inode: &Arc<Inode>, act: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
         let content = if inode.is_dir() {
-            self.with_backing(inode, |backing| {
-                backing.open(OFlags::RDONLY | OFlags::DIRECTORY)
-            })?
+            self.with_backing(inode, |backing| backing.open(OFlags::RDONLY | OFlags::DIRECTORY))?
         } else {
             self.open_data(inode, OFlags::RDONLY)?
         };

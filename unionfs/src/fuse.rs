@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
@@ -39,11 +38,7 @@ pub struct Adapter {
 impl Adapter {
     /// An adapter for one session.
     pub fn new(fs: Arc<UnionFs>) -> Self {
-        Self {
-            fs,
-            workers: Workers::default(),
-            notifier: Arc::new(OnceLock::new()),
-        }
+        Self { fs, workers: Workers::default(), notifier: Arc::new(OnceLock::new()) }
     }
 
     /// Where the session's notifier belongs once there is one.
@@ -89,13 +84,8 @@ fn refuse(request: &'static str, ino: u64, error: &Error) -> Errno {
 
 fn time((seconds, nanos): (i64, u32)) -> SystemTime {
     let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 {
-        UNIX_EPOCH.checked_sub(whole)
-    } else {
-        UNIX_EPOCH.checked_add(whole)
-    };
-    base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos))))
-        .unwrap_or(UNIX_EPOCH)
+    let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos)))).unwrap_or(UNIX_EPOCH)
 }
 
 /// The seconds and nanoseconds that the kernel sent. fuser turns a time before
@@ -106,16 +96,10 @@ fn set_time(time: TimeOrNow) -> SetTime {
         TimeOrNow::SpecificTime(time) => time,
     };
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => SetTime::At(
-            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-            after.subsec_nanos(),
-        ),
+        Ok(after) => SetTime::At(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
         Err(before) => {
             let before = before.duration();
-            SetTime::At(
-                -i64::try_from(before.as_secs()).unwrap_or(i64::MAX),
-                before.subsec_nanos(),
-            )
+            SetTime::At(-i64::try_from(before.as_secs()).unwrap_or(i64::MAX), before.subsec_nanos())
         }
     }
 }
@@ -173,11 +157,7 @@ fn nothing() -> FileAttr {
 }
 
 fn caller(request: &Request, umask: u32) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-        umask,
-    }
+    Caller { uid: request.uid(), gid: request.gid(), umask }
 }
 
 fn open_flags(access: &Access) -> FopenFlags {
@@ -187,13 +167,7 @@ fn open_flags(access: &Access) -> FopenFlags {
     }
 }
 
-fn reply_entry(
-    reply: ReplyEntry,
-    request: &'static str,
-    parent: u64,
-    ttl: &Duration,
-    made: Result<Attr>,
-) {
+fn reply_entry(reply: ReplyEntry, request: &'static str, parent: u64, ttl: &Duration, made: Result<Attr>) {
     match made {
         Ok(attr) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
         Err(error) => reply.error(refuse(request, parent, &error)),
@@ -207,13 +181,7 @@ fn reply_empty(reply: ReplyEmpty, request: &'static str, ino: u64, done: Result<
     }
 }
 
-fn reply_xattr(
-    reply: ReplyXattr,
-    request: &'static str,
-    ino: u64,
-    size: u32,
-    value: Result<Vec<u8>>,
-) {
+fn reply_xattr(reply: ReplyXattr, request: &'static str, ino: u64, size: u32, value: Result<Vec<u8>>) {
     let fits = value.and_then(|value| match size {
         0 => Ok((true, value)),
         size if value.len() > size as usize => Err(Refusal::Range.into()),
@@ -241,14 +209,9 @@ impl fuser::Filesystem for Adapter {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
         // The kernel carries one of the two. BACKING_OPEN is for the initial user namespace alone.
-        if settings.passthrough
-            && credentials::is_initial_root()
-            && offered.contains(InitFlags::FUSE_PASSTHROUGH)
-        {
+        if settings.passthrough && credentials::is_initial_root() && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
             wanted |= InitFlags::FUSE_PASSTHROUGH;
-            config
-                .set_max_stack_depth(1)
-                .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+            config.set_max_stack_depth(1).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         } else if settings.writeback {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
         }
@@ -256,26 +219,16 @@ impl fuser::Filesystem for Adapter {
         if !missing.is_empty() {
             tracing::info!(?missing, "the kernel does not offer");
         }
-        config
-            .add_capabilities(wanted & offered)
-            .map_err(|_| std::io::ErrorKind::Unsupported)?;
-        config
-            .set_max_write(MAX_WRITE)
-            .map_err(|_| std::io::ErrorKind::InvalidInput)?;
-        config
-            .set_max_background(64)
-            .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        config.add_capabilities(wanted & offered).map_err(|_| std::io::ErrorKind::Unsupported)?;
+        config.set_max_write(MAX_WRITE).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        config.set_max_background(64).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let fs = self.count();
         let ttl = &fs.settings.ttl;
-        match fs
-            .inodes
-            .get(parent.0)
-            .and_then(|parent| fs.lookup(&parent, name))
-        {
+        match fs.inodes.get(parent.0).and_then(|parent| fs.lookup(&parent, name)) {
             Ok(Some((_, attr))) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
             Ok(None) => reply.entry(ttl, &nothing(), Generation(0)),
             Err(error) => reply.error(refuse("lookup", parent.0, &error)),
@@ -314,107 +267,47 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let fs = self.count();
-        let change = SetAttr {
-            mode,
-            uid,
-            gid,
-            size,
-            atime: atime.map(set_time),
-            mtime: mtime.map(set_time),
-        };
+        let change = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let slow = size.is_some_and(|size| fs.moves_more_than(ino.0, SLOW_BYTES.min(size)));
-        self.serve(slow, move |fs| {
-            match fs
-                .inodes
-                .get(ino.0)
-                .and_then(|inode| fs.setattr(&inode, &change))
-            {
-                Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
-                Err(error) => reply.error(refuse("setattr", ino.0, &error)),
-            }
+        self.serve(slow, move |fs| match fs.inodes.get(ino.0).and_then(|inode| fs.setattr(&inode, &change)) {
+            Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
+            Err(error) => reply.error(refuse("setattr", ino.0, &error)),
         });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = self.count();
-        match fs
-            .inodes
-            .get(ino.0)
-            .and_then(|inode| fs.with_backing(&inode, |backing| backing.readlink()))
-        {
+        match fs.inodes.get(ino.0).and_then(|inode| fs.with_backing(&inode, |backing| backing.readlink())) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(refuse("readlink", ino.0, &error)),
         }
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let new = match mode & libc::S_IFMT {
             libc::S_IFREG => New::File { mode },
-            _ => New::Node {
-                mode,
-                rdev: u64::from(rdev),
-            },
+            _ => New::Node { mode, rdev: u64::from(rdev) },
         };
         self.make("mknod", req, parent, name, new, umask, reply);
     }
 
-    fn mkdir(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.make("mkdir", req, parent, name, New::Dir { mode }, umask, reply);
     }
 
-    fn symlink(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
-        self.make(
-            "symlink",
-            req,
-            parent,
-            name,
-            New::Symlink {
-                target: target.as_os_str(),
-            },
-            0,
-            reply,
-        );
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.make("symlink", req, parent, name, New::Symlink { target: target.as_os_str() }, 0, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let fs = self.count();
-        let done = fs
-            .inodes
-            .get(parent.0)
-            .and_then(|parent| fs.unlink(&parent, name));
+        let done = fs.inodes.get(parent.0).and_then(|parent| fs.unlink(&parent, name));
         reply_empty(reply, "unlink", parent.0, done);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let fs = self.count();
-        let done = fs
-            .inodes
-            .get(parent.0)
-            .and_then(|parent| fs.rmdir(&parent, name));
+        let done = fs.inodes.get(parent.0).and_then(|parent| fs.rmdir(&parent, name));
         reply_empty(reply, "rmdir", parent.0, done);
     }
 
@@ -437,14 +330,7 @@ impl fuser::Filesystem for Adapter {
         reply_empty(reply, "rename", parent.0, done);
     }
 
-    fn link(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        newparent: INodeNo,
-        newname: &OsStr,
-        reply: ReplyEntry,
-    ) {
+    fn link(&self, _: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let fs = self.count();
         let made = fs.inodes.get(ino.0).and_then(|inode| {
             let parent = fs.inodes.get(newparent.0)?;
@@ -461,20 +347,13 @@ impl fuser::Filesystem for Adapter {
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let slow = write && !flags.contains(OFlags::TRUNC) && fs.moves_more_than(ino.0, SLOW_BYTES);
         self.serve(slow, move |fs| {
-            let opened = fs
-                .inodes
-                .get(ino.0)
-                .and_then(|inode| fs.open_file(&inode, flags, &|fd| reply.open_backing(fd)));
+            let opened =
+                fs.inodes.get(ino.0).and_then(|inode| fs.open_file(&inode, flags, &|fd| reply.open_backing(fd)));
             match opened {
-                Ok(Opened {
-                    handle,
-                    access: Access::Passthrough(id),
-                }) => {
+                Ok(Opened { handle, access: Access::Passthrough(id) }) => {
                     reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
                 }
-                Ok(Opened { handle, access }) => {
-                    reply.opened(FileHandle(handle), open_flags(&access))
-                }
+                Ok(Opened { handle, access }) => reply.opened(FileHandle(handle), open_flags(&access)),
                 Err(error) => reply.error(refuse("open", ino.0, &error)),
             }
         });
@@ -492,38 +371,17 @@ impl fuser::Filesystem for Adapter {
     ) {
         let fs = self.count();
         let ttl = &fs.settings.ttl;
-        let made = fs.inodes.get(parent.0).and_then(|parent| {
-            fs.create(&parent, name, mode, caller(req, umask), &|fd| {
-                reply.open_backing(fd)
-            })
-        });
+        let made = fs
+            .inodes
+            .get(parent.0)
+            .and_then(|parent| fs.create(&parent, name, mode, caller(req, umask), &|fd| reply.open_backing(fd)));
         match made {
-            Ok((
-                _,
-                attr,
-                Opened {
-                    handle,
-                    access: Access::Passthrough(id),
-                },
-            )) => {
+            Ok((_, attr, Opened { handle, access: Access::Passthrough(id) })) => {
                 let (attr, handle) = (file_attr(&attr), FileHandle(handle));
-                reply.created_passthrough(
-                    ttl,
-                    &attr,
-                    Generation(0),
-                    handle,
-                    FopenFlags::empty(),
-                    &id,
-                );
+                reply.created_passthrough(ttl, &attr, Generation(0), handle, FopenFlags::empty(), &id);
             }
             Ok((_, attr, Opened { handle, access })) => {
-                reply.created(
-                    ttl,
-                    &file_attr(&attr),
-                    Generation(0),
-                    FileHandle(handle),
-                    open_flags(&access),
-                );
+                reply.created(ttl, &file_attr(&attr), Generation(0), FileHandle(handle), open_flags(&access));
             }
             Err(error) => reply.error(refuse("create", parent.0, &error)),
         }
@@ -595,9 +453,7 @@ impl fuser::Filesystem for Adapter {
     fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         self.count();
         self.refresh(ino.0);
-        self.serve(true, move |fs| {
-            reply_empty(reply, "fsync", ino.0, fs.fsync(fh.0, datasync))
-        });
+        self.serve(true, move |fs| reply_empty(reply, "fsync", ino.0, fs.fsync(fh.0, datasync)));
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -605,38 +461,19 @@ impl fuser::Filesystem for Adapter {
         match fs.inodes.get(ino.0) {
             Ok(inode) => {
                 let handle = fs.handles.add_dir(inode);
-                reply.opened(
-                    FileHandle(handle),
-                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-                );
+                reply.opened(FileHandle(handle), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(error) => reply.error(refuse("opendir", ino.0, &error)),
         }
     }
 
-    fn readdir(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let fs = self.count();
-        match fs
-            .handles
-            .dir(fh.0)
-            .and_then(|handle| fs.snapshot(&handle, offset))
-        {
+        match fs.handles.dir(fh.0).and_then(|handle| fs.snapshot(&handle, offset)) {
             Ok(snapshot) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 for (position, entry) in snapshot.iter().enumerate().skip(start) {
-                    if reply.add(
-                        INodeNo(entry.ino),
-                        position as u64 + 1,
-                        kind(entry.format),
-                        &entry.name,
-                    ) {
+                    if reply.add(INodeNo(entry.ino), position as u64 + 1, kind(entry.format), &entry.name) {
                         break;
                     }
                 }
@@ -646,19 +483,9 @@ impl fuser::Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
+    fn readdirplus(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let fs = self.count();
-        let listed = fs
-            .handles
-            .dir(fh.0)
-            .and_then(|handle| Ok((fs.snapshot(&handle, offset)?, handle)));
+        let listed = fs.handles.dir(fh.0).and_then(|handle| Ok((fs.snapshot(&handle, offset)?, handle)));
         let (snapshot, handle) = match listed {
             Ok(listed) => listed,
             Err(error) => return reply.error(refuse("readdirplus", ino.0, &error)),
@@ -684,28 +511,14 @@ impl fuser::Filesystem for Adapter {
                 Err(error) => {
                     // The name is there; who asks for it gets the error.
                     refuse("readdirplus", ino.0, &error);
-                    if reply.add(
-                        attr.ino,
-                        next,
-                        &entry.name,
-                        &Duration::ZERO,
-                        &attr,
-                        Generation(0),
-                    ) {
+                    if reply.add(attr.ino, next, &entry.name, &Duration::ZERO, &attr, Generation(0)) {
                         break;
                     }
                     continue;
                 }
             };
             let (inode, attr) = found;
-            if reply.add(
-                INodeNo(attr.ino),
-                next,
-                &entry.name,
-                ttl,
-                &file_attr(&attr),
-                Generation(0),
-            ) {
+            if reply.add(INodeNo(attr.ino), next, &entry.name, ttl, &file_attr(&attr), Generation(0)) {
                 let ino = inode.ino;
                 drop(inode);
                 fs.forget(ino, 1);
@@ -737,41 +550,22 @@ impl fuser::Filesystem for Adapter {
         match self.count().statfs() {
             Ok(s) => {
                 let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-                let (bsize, name_max, frsize) =
-                    (narrow(s.f_bsize), narrow(s.f_namemax), narrow(s.f_frsize));
-                reply.statfs(
-                    s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, bsize, name_max,
-                    frsize,
-                );
+                let (bsize, name_max, frsize) = (narrow(s.f_bsize), narrow(s.f_namemax), narrow(s.f_frsize));
+                reply.statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, bsize, name_max, frsize);
             }
             Err(error) => reply.error(refuse("statfs", ino.0, &error)),
         }
     }
 
-    fn setxattr(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _: u32,
-        reply: ReplyEmpty,
-    ) {
+    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let fs = self.count();
-        let done = fs
-            .inodes
-            .get(ino.0)
-            .and_then(|inode| fs.setxattr(&inode, name, value, flags));
+        let done = fs.inodes.get(ino.0).and_then(|inode| fs.setxattr(&inode, name, value, flags));
         reply_empty(reply, "setxattr", ino.0, done);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let fs = self.count();
-        let value = fs
-            .inodes
-            .get(ino.0)
-            .and_then(|inode| fs.getxattr(&inode, name));
+        let value = fs.inodes.get(ino.0).and_then(|inode| fs.getxattr(&inode, name));
         reply_xattr(reply, "getxattr", ino.0, size, value);
     }
 
@@ -783,10 +577,7 @@ impl fuser::Filesystem for Adapter {
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let fs = self.count();
-        let done = fs
-            .inodes
-            .get(ino.0)
-            .and_then(|inode| fs.removexattr(&inode, name));
+        let done = fs.inodes.get(ino.0).and_then(|inode| fs.removexattr(&inode, name));
         reply_empty(reply, "removexattr", ino.0, done);
     }
 
@@ -807,11 +598,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let fs = self.count();
-        match fs
-            .inodes
-            .get(ino.0)
-            .and_then(|inode| fs.ioctl(&inode, cmd, in_data))
-        {
+        match fs.inodes.get(ino.0).and_then(|inode| fs.ioctl(&inode, cmd, in_data)) {
             Ok(data) => reply.ioctl(0, &data),
             Err(error) => reply.error(refuse("ioctl", ino.0, &error)),
         }
@@ -831,15 +618,7 @@ impl fuser::Filesystem for Adapter {
         reply_empty(reply, "fallocate", ino.0, done);
     }
 
-    fn lseek(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         match self.count().lseek(fh.0, offset, whence) {
             Ok(position) => reply.offset(position),
             Err(error) => reply.error(refuse("lseek", ino.0, &error)),
@@ -860,10 +639,7 @@ impl fuser::Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self
-            .count()
-            .copy_file_range(fh_in.0, offset_in, fh_out.0, offset_out, len)
-        {
+        match self.count().copy_file_range(fh_in.0, offset_in, fh_out.0, offset_out, len) {
             Ok(size) => reply.written(size),
             Err(error) => reply.error(refuse("copy_file_range", ino_in.0, &error)),
         }

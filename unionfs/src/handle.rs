@@ -82,28 +82,16 @@ impl Handles {
 
     pub(crate) fn add_dir(&self, inode: Arc<Inode>) -> u64 {
         let number = self.next();
-        self.dirs.insert(
-            number,
-            Arc::new(DirHandle {
-                inode,
-                snapshot: Mutex::new(None),
-            }),
-        );
+        self.dirs.insert(number, Arc::new(DirHandle { inode, snapshot: Mutex::new(None) }));
         number
     }
 
     pub(crate) fn file(&self, number: u64) -> Result<Arc<FileHandle>> {
-        self.files
-            .get(&number)
-            .map(|handle| Arc::clone(&handle))
-            .ok_or_else(|| Refusal::UnknownHandle.into())
+        self.files.get(&number).map(|handle| Arc::clone(&handle)).ok_or_else(|| Refusal::UnknownHandle.into())
     }
 
     pub(crate) fn dir(&self, number: u64) -> Result<Arc<DirHandle>> {
-        self.dirs
-            .get(&number)
-            .map(|handle| Arc::clone(&handle))
-            .ok_or_else(|| Refusal::UnknownHandle.into())
+        self.dirs.get(&number).map(|handle| Arc::clone(&handle)).ok_or_else(|| Refusal::UnknownHandle.into())
     }
 
     pub(crate) fn remove_dir(&self, number: u64) -> Option<Arc<DirHandle>> {
@@ -123,9 +111,7 @@ impl Handles {
                 mode.cached = mode.cached.saturating_sub(1);
             }
         }
-        self.modes.remove_if(&ino, |_, mode| {
-            mode.cached == 0 && mode.passthrough == 0 && !mode.stale_cache
-        });
+        self.modes.remove_if(&ino, |_, mode| mode.cached == 0 && mode.passthrough == 0 && !mode.stale_cache);
         Some(handle)
     }
 
@@ -157,8 +143,6 @@ impl Handles {
             }
         }
         mode.cached += 1;
-        Access::Cached {
-            keep: !std::mem::take(&mut mode.stale_cache),
-        }
+        Access::Cached { keep: !std::mem::take(&mut mode.stale_cache) }
     }
 }

@@ -36,10 +36,7 @@ pub(crate) struct Links {
 impl Links {
     /// An inode left the table; its names hold their parents no longer.
     pub(crate) fn forget(&self, ino: u64) -> Vec<Link> {
-        self.seen
-            .remove(&ino)
-            .map(|(_, links)| links)
-            .unwrap_or_default()
+        self.seen.remove(&ino).map(|(_, links)| links).unwrap_or_default()
     }
 }
 
@@ -47,8 +44,7 @@ impl UnionFs {
     /// Remembers a name of a file with several.
     pub(crate) fn note_link(&self, inode: &Inode, link: Link) {
         let mut links = self.links.seen.entry(inode.ino).or_default();
-        if links.len() < MAX_LINKS && !links.iter().any(|known| known.is(&link.parent, &link.name))
-        {
+        if links.len() < MAX_LINKS && !links.iter().any(|known| known.is(&link.parent, &link.name)) {
             links.push(link);
         }
     }
@@ -64,11 +60,7 @@ impl UnionFs {
     }
 
     fn known_links(&self, inode: &Inode) -> Vec<Link> {
-        self.links
-            .seen
-            .get(&inode.ino)
-            .map(|links| links.clone())
-            .unwrap_or_default()
+        self.links.seen.get(&inode.ino).map(|links| links.clone()).unwrap_or_default()
     }
 
     /// A name of the inode went away. The caller holds its transaction.
@@ -81,11 +73,7 @@ impl UnionFs {
             None => None,
         };
         let mut state = inode.state.write();
-        if state
-            .link
-            .as_ref()
-            .is_some_and(|link| link.is(parent, name))
-        {
+        if state.link.as_ref().is_some_and(|link| link.is(parent, name)) {
             state.link = other;
         }
     }
@@ -105,12 +93,7 @@ impl UnionFs {
     /// Names in the union of an indexed file that has `on_disk` links.
     pub(crate) fn indexed_nlink(&self, inode: &Arc<Inode>, on_disk: u32) -> Result<u32> {
         let difference = self.with_upper(inode, |backing| {
-            Ok(self
-                .upper()?
-                .markers
-                .read(backing.target()?, None)?
-                .nlink
-                .unwrap_or_default())
+            Ok(self.upper()?.markers.read(backing.target()?, None)?.nlink.unwrap_or_default())
         })?;
         Ok(u32::try_from((i64::from(on_disk) + difference).max(0)).unwrap_or(u32::MAX))
     }
@@ -131,8 +114,7 @@ impl UnionFs {
         let upper = self.upper()?;
         let index = upper.index().ok_or(Refusal::NotFound)?;
         let target = Target::At(index.as_fd(), key);
-        let difference =
-            upper.markers.read(target, None)?.nlink.unwrap_or_default() + names - links;
+        let difference = upper.markers.read(target, None)?.nlink.unwrap_or_default() + names - links;
         upper.markers.set_nlink(target, difference)?;
         let on_disk = i64::try_from(at::stat(index.as_fd(), key)?.st_nlink).unwrap_or(i64::MAX);
         Ok(on_disk.saturating_add(difference))
@@ -140,13 +122,7 @@ impl UnionFs {
 
     /// Gives an indexed file that was found under a lower name this name in the
     /// upper. Failing to is no error: the index still joins them.
-    pub(crate) fn link_up(
-        &self,
-        inode: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        found: &Found,
-    ) {
+    pub(crate) fn link_up(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, found: &Found) {
         if found.named_in_upper() || self.settings.read_only || found.is_dir() {
             return;
         }
@@ -164,12 +140,7 @@ impl UnionFs {
     }
 
     /// The same for a caller that holds the transaction and needs it done.
-    pub(crate) fn link_up_locked(
-        &self,
-        inode: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-    ) -> Result<()> {
+    pub(crate) fn link_up_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
         let key = Self::index_key_of(inode).ok_or(Refusal::NotFound)?;
         self.link_up_name(&key, parent, name)
     }

@@ -141,12 +141,7 @@ pub(crate) struct Inode {
 
 impl Inode {
     pub(crate) fn new(ino: u64, state: State) -> Self {
-        Self {
-            ino,
-            nlookup: AtomicU64::new(0),
-            transaction: Mutex::new(()),
-            state: RwLock::new(state),
-        }
+        Self { ino, nlookup: AtomicU64::new(0), transaction: Mutex::new(()), state: RwLock::new(state) }
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -198,11 +193,7 @@ impl InodeTable {
         root.nlookup.store(1, Ordering::Relaxed);
         inodes.insert(ROOT_INO, root);
         let first = if fold32 { RESERVED_32 } else { RESERVED };
-        Self {
-            inodes,
-            displaced: Mutex::new(HashMap::new()),
-            next_reserved: AtomicU64::new(first),
-        }
+        Self { inodes, displaced: Mutex::new(HashMap::new()), next_reserved: AtomicU64::new(first) }
     }
 
     pub(crate) fn get(&self, ino: u64) -> Result<Arc<Inode>> {
@@ -276,12 +267,7 @@ impl InodeTable {
             let mut now = inode.nlookup.load(Ordering::Acquire);
             loop {
                 let next = now.saturating_sub(count);
-                match inode.nlookup.compare_exchange_weak(
-                    now,
-                    next,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                ) {
+                match inode.nlookup.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => break,
                     Err(seen) => now = seen,
                 }
@@ -330,10 +316,7 @@ pub(crate) struct InoMap {
 
 impl InoMap {
     pub(crate) fn new(devices: &[u64], fold32: bool) -> Self {
-        let map = Self {
-            devices: RwLock::new(Vec::new()),
-            fold32,
-        };
+        let map = Self { devices: RwLock::new(Vec::new()), fold32 };
         for device in devices {
             map.position(*device);
         }
@@ -341,12 +324,7 @@ impl InoMap {
     }
 
     fn position(&self, device: u64) -> u64 {
-        if let Some(known) = self
-            .devices
-            .read()
-            .iter()
-            .position(|known| *known == device)
-        {
+        if let Some(known) = self.devices.read().iter().position(|known| *known == device) {
             return known as u64;
         }
         let mut devices = self.devices.write();
@@ -371,11 +349,7 @@ impl InoMap {
         };
         if self.fold32 {
             let folded = (wide ^ (wide >> 32)) & 0xffff_ffff;
-            return if folded > ROOT_INO {
-                folded % RESERVED_32
-            } else {
-                folded + 2
-            };
+            return if folded > ROOT_INO { folded % RESERVED_32 } else { folded + 2 };
         }
         wide
     }
@@ -396,13 +370,7 @@ mod tests {
     }
 
     fn file(ino: u64) -> Inode {
-        let body = Body::File(FileBody {
-            format: libc::S_IFREG,
-            version: 0,
-            upper: None,
-            lower: None,
-            data: None,
-        });
+        let body = Body::File(FileBody { format: libc::S_IFREG, version: 0, upper: None, lower: None, data: None });
         Inode::new(ino, State { link: None, body })
     }
 
@@ -423,13 +391,9 @@ mod tests {
     fn a_taken_number_is_replaced_and_found_again() {
         let table = InodeTable::new(Arc::new(file(ROOT_INO)), false);
         let first = table.intern(7, true, |_| Ok(true), file).unwrap();
-        let second = table
-            .intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file)
-            .unwrap();
+        let second = table.intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file).unwrap();
         assert_ne!(second.ino, 7);
-        let again = table
-            .intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file)
-            .unwrap();
+        let again = table.intern(7, true, |present| Ok(!Arc::ptr_eq(present, &first)), file).unwrap();
         assert_eq!(again.ino, second.ino);
     }
 }

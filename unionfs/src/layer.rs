@@ -44,13 +44,7 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 impl LayerDir {
     /// The root of a layer.
     pub fn root(node: u64, xwhiteouts: bool) -> Arc<Self> {
-        Arc::new(Self {
-            parent: None,
-            name: OsString::new(),
-            key: Self::next_key(),
-            node,
-            xwhiteouts,
-        })
+        Arc::new(Self { parent: None, name: OsString::new(), key: Self::next_key(), node, xwhiteouts })
     }
 
     /// A directory in `parent`.
@@ -210,43 +204,25 @@ impl DirLayer {
         override_keys: &[&'static str],
         cache: &Arc<FdCache>,
     ) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Open {
-            role: LayerRole::Lower,
-            path: path.to_owned(),
-            source,
-        };
-        let real = rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(failed)?;
+        let failed = |source| OpenError::Open { role: LayerRole::Lower, path: path.to_owned(), source };
+        let real =
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .map_err(failed)?;
         let fd = at::private_clone(path).unwrap_or(real);
         let itself = Target::At(fd.as_fd(), OsStr::new("."));
         let mut override_key = None;
         for key in override_keys {
-            if xattr::get(itself, OsStr::new(key))
-                .map_err(|error| failed(error.errno()))?
-                .is_some()
-            {
+            if xattr::get(itself, OsStr::new(key)).map_err(|error| failed(error.errno()))?.is_some() {
                 override_key = Some(OsStr::new(*key));
                 break;
             }
         }
-        let marks = markers
-            .read(itself, None)
-            .map_err(|error| failed(error.errno()))?;
+        let marks = markers.read(itself, None).map_err(|error| failed(error.errno()))?;
         Ok(Self {
             source: path.to_owned(),
             root: LayerDir::root(0, marks.xwhiteouts),
             uuid: at::open_dir(fd.as_fd(), OsStr::new("."))
-                .and_then(|_| {
-                    at::open(
-                        fd.as_fd(),
-                        OsStr::new("."),
-                        OFlags::RDONLY | OFlags::DIRECTORY,
-                    )
-                })
+                .and_then(|_| at::open(fd.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY))
                 .ok()
                 .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
             fd: Arc::new(fd),
@@ -345,15 +321,11 @@ impl Layer for DirLayer {
 
     fn origin(&self, dir: &LayerDir, name: &OsStr) -> Option<Vec<u8>> {
         let fd = self.fd(dir).ok()?;
-        Some(origin_record(
-            self.uuid.unwrap_or_default(),
-            &handle::of(fd.as_fd(), name)?,
-        ))
+        Some(origin_record(self.uuid.unwrap_or_default(), &handle::of(fd.as_fd(), name)?))
     }
 
     fn statfs(&self) -> Result<rustix::fs::StatVfs> {
-        rustix::fs::fstatvfs(&self.fd)
-            .map_err(|errno| crate::Error::call("fstatvfs", self.source.as_os_str(), errno))
+        rustix::fs::fstatvfs(&self.fd).map_err(|errno| crate::Error::call("fstatvfs", self.source.as_os_str(), errno))
     }
 }
 
@@ -373,16 +345,10 @@ impl Probe<'_> {
         }
         let Some(stat) = at::stat_opt(fd.as_fd(), name)? else {
             let deleted = !last && whiteout::has_whiteout_file(fd.as_fd(), name)?;
-            return Ok(if deleted {
-                Lookup::Whiteout
-            } else {
-                Lookup::Absent
-            });
+            return Ok(if deleted { Lookup::Whiteout } else { Lookup::Absent });
         };
         let target = Target::At(fd.as_fd(), name);
-        if whiteout::is_device_whiteout(&stat)
-            || (self.xwhiteouts && whiteout::is_xattr_whiteout(target, &stat)?)
-        {
+        if whiteout::is_device_whiteout(&stat) || (self.xwhiteouts && whiteout::is_xattr_whiteout(target, &stat)?) {
             return Ok(Lookup::Whiteout);
         }
         let mut entry = self.entry(target, &stat, name)?;
@@ -398,12 +364,7 @@ impl Probe<'_> {
     }
 
     /// Marks, and attributes with the layer's override applied.
-    pub(crate) fn entry(
-        &self,
-        target: Target<'_>,
-        stat: &at::Stat,
-        name: &OsStr,
-    ) -> Result<LayerEntry> {
+    pub(crate) fn entry(&self, target: Target<'_>, stat: &at::Stat, name: &OsStr) -> Result<LayerEntry> {
         let format = stat.st_mode & libc::S_IFMT;
         let marks = if format == libc::S_IFREG || format == libc::S_IFDIR {
             self.markers.read(target, self.override_key)?
@@ -419,11 +380,7 @@ impl Probe<'_> {
 }
 
 /// Lists a directory that may hold whiteouts of every encoding.
-pub(crate) fn list_dir(
-    fd: &OwnedFd,
-    xwhiteouts: bool,
-    each: &mut dyn FnMut(Listed<'_>) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn list_dir(fd: &OwnedFd, xwhiteouts: bool, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
     use rustix::fs::FileType;
     at::list(fd.as_fd(), |name, ino, kind| {
         if let Some(hidden) = whiteout::hidden_by(name) {

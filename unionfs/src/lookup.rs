@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use crate::attr::Attr;
 use crate::error::{Error, LayerFault, Refusal, Result};
-use crate::inode::{
-    Body, DirBody, FileBody, Inode, Link, LowerDir, LowerFile, State, UpperDir, UpperFile,
-};
+use crate::inode::{Body, DirBody, FileBody, Inode, Link, LowerDir, LowerFile, State, UpperDir, UpperFile};
 use crate::layer::{LayerDir, LayerEntry, Lookup, index_name};
 use crate::options::RedirectDir;
 use crate::sys::at;
@@ -34,16 +32,8 @@ pub(crate) struct Found {
 /// What an inode will be made of.
 #[derive(Clone)]
 pub(crate) enum FoundBody {
-    File {
-        upper: Option<UpperFile>,
-        lower: Option<LowerFile>,
-        data: Option<Box<LowerFile>>,
-    },
-    Dir {
-        upper: bool,
-        impure: bool,
-        lowers: Arc<[LowerDir]>,
-    },
+    File { upper: Option<UpperFile>, lower: Option<LowerFile>, data: Option<Box<LowerFile>> },
+    Dir { upper: bool, impure: bool, lowers: Arc<[LowerDir]> },
 }
 
 impl Found {
@@ -75,11 +65,7 @@ struct Hit {
 
 impl Hit {
     fn file(&self) -> LowerFile {
-        LowerFile {
-            layer: self.layer,
-            dir: Arc::clone(&self.dir),
-            name: Arc::from(self.name.as_os_str()),
-        }
+        LowerFile { layer: self.layer, dir: Arc::clone(&self.dir), name: Arc::from(self.name.as_os_str()) }
     }
 }
 
@@ -114,11 +100,7 @@ impl UnionFs {
             Body::Dir(body) => matches!(body.upper, UpperDir::Named | UpperDir::Removed(Some(_))),
             Body::File(_) => return Err(Refusal::NotDirectory.into()),
         };
-        if present {
-            self.upper_dir(dir).map(Some)
-        } else {
-            Ok(None)
-        }
+        if present { self.upper_dir(dir).map(Some) } else { Ok(None) }
     }
 
     /// Names that may exist: `NotFound` and `NameTooLong` for others.
@@ -126,11 +108,7 @@ impl UnionFs {
         if name.len() > self.settings.name_max {
             return Err(Refusal::NameTooLong.into());
         }
-        if whiteout::is_reserved(name) {
-            Err(Refusal::ReservedName.into())
-        } else {
-            Ok(())
-        }
+        if whiteout::is_reserved(name) { Err(Refusal::ReservedName.into()) } else { Ok(()) }
     }
 
     /// What `name` in `parent` is, on disk.
@@ -159,10 +137,7 @@ impl UnionFs {
     pub(crate) fn exists_below(&self, parent: &Inode, name: &OsStr) -> Result<bool> {
         let lowers = self.lowers_of(parent)?;
         for (position, lower) in lowers.iter().enumerate() {
-            match self
-                .layer(lower.layer)
-                .lookup(&lower.dir, name, position + 1 == lowers.len())?
-            {
+            match self.layer(lower.layer).lookup(&lower.dir, name, position + 1 == lowers.len())? {
                 Lookup::Absent => {}
                 Lookup::Whiteout => return Ok(false),
                 Lookup::Found { .. } => return Ok(true),
@@ -171,37 +146,19 @@ impl UnionFs {
         Ok(false)
     }
 
-    fn found_in_upper(
-        &self,
-        name: &OsStr,
-        lowers: &Arc<[LowerDir]>,
-        entry: LayerEntry,
-        hides: bool,
-    ) -> Result<Found> {
+    fn found_in_upper(&self, name: &OsStr, lowers: &Arc<[LowerDir]>, entry: LayerEntry, hides: bool) -> Result<Found> {
         let LayerEntry { mut attr, marks } = entry;
         let upper_id = Some((attr.dev, attr.ino));
-        let ino = marks
-            .ino
-            .unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
+        let ino = marks.ino.unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
         if attr.is_dir() {
-            let below = if marks.opaque || hides || (lowers.is_empty() && marks.redirect.is_none())
-            {
+            let below = if marks.opaque || hides || (lowers.is_empty() && marks.redirect.is_none()) {
                 Arc::from([])
             } else {
                 let way = self.way(name, &marks, 0)?;
                 self.dirs_of(self.walk(lowers, way)?)
             };
-            let body = FoundBody::Dir {
-                upper: true,
-                impure: marks.impure,
-                lowers: below,
-            };
-            return Ok(Found {
-                attr,
-                ino,
-                upper_id,
-                body,
-            });
+            let body = FoundBody::Dir { upper: true, impure: marks.impure, lowers: below };
+            return Ok(Found { attr, ino, upper_id, body });
         }
         let (mut lower, mut data) = (None, None);
         if marks.metacopy && attr.format() == libc::S_IFREG {
@@ -217,16 +174,7 @@ impl UnionFs {
             attr.nlink = union_links(attr.nlink, &marks);
             upper = UpperFile::Indexed(key);
         }
-        Ok(Found {
-            attr,
-            ino,
-            upper_id,
-            body: FoundBody::File {
-                upper: Some(upper),
-                lower,
-                data,
-            },
-        })
+        Ok(Found { attr, ino, upper_id, body: FoundBody::File { upper: Some(upper), lower, data } })
     }
 
     /// The index name of an object of the upper, if the index has it too.
@@ -238,8 +186,7 @@ impl UnionFs {
             return Ok(None);
         };
         let key = index_name(origin);
-        let same = at::stat_opt(index.as_fd(), &key)?
-            .is_some_and(|stat| Some((stat.st_dev, stat.st_ino)) == id);
+        let same = at::stat_opt(index.as_fd(), &key)?.is_some_and(|stat| Some((stat.st_dev, stat.st_ino)) == id);
         Ok(same.then(|| Arc::from(key.as_os_str())))
     }
 
@@ -250,17 +197,8 @@ impl UnionFs {
         let mut attr = top.entry.attr;
         let ino = self.inos.number(attr.dev, attr.ino);
         if attr.is_dir() {
-            let body = FoundBody::Dir {
-                upper: false,
-                impure: false,
-                lowers: self.dirs_of(hits),
-            };
-            return Ok(Some(Found {
-                attr,
-                ino,
-                upper_id: None,
-                body,
-            }));
+            let body = FoundBody::Dir { upper: false, impure: false, lowers: self.dirs_of(hits) };
+            return Ok(Some(Found { attr, ino, upper_id: None, body }));
         }
         let lower = top.file();
         let mut data = None;
@@ -272,27 +210,12 @@ impl UnionFs {
         {
             return Ok(Some(joined));
         }
-        let body = FoundBody::File {
-            upper: None,
-            lower: Some(lower),
-            data,
-        };
-        Ok(Some(Found {
-            attr,
-            ino,
-            upper_id: None,
-            body,
-        }))
+        let body = FoundBody::File { upper: None, lower: Some(lower), data };
+        Ok(Some(Found { attr, ino, upper_id: None, body }))
     }
 
     /// A lower name of a file that was copied up through another of its names.
-    fn joined(
-        &self,
-        lower: &LowerFile,
-        data: Option<&Box<LowerFile>>,
-        here: &Attr,
-        ino: u64,
-    ) -> Result<Option<Found>> {
+    fn joined(&self, lower: &LowerFile, data: Option<&Box<LowerFile>>, here: &Attr, ino: u64) -> Result<Option<Found>> {
         let Some(upper) = &self.upper else {
             return Ok(None);
         };
@@ -315,26 +238,14 @@ impl UnionFs {
         }
         let upper = Some(UpperFile::Indexed(Arc::from(key.as_os_str())));
         let data = data.filter(|_| below.is_some()).cloned();
-        let body = FoundBody::File {
-            upper,
-            lower: below,
-            data,
-        };
-        Ok(Some(Found {
-            attr,
-            ino: marks.ino.unwrap_or(ino),
-            upper_id: None,
-            body,
-        }))
+        let body = FoundBody::File { upper, lower: below, data };
+        Ok(Some(Found { attr, ino: marks.ino.unwrap_or(ino), upper_id: None, body }))
     }
 
     fn dirs_of(&self, hits: Vec<Hit>) -> Arc<[LowerDir]> {
         hits.into_iter()
             .filter(|hit| hit.entry.attr.is_dir())
-            .map(|hit| LowerDir {
-                layer: hit.layer,
-                dir: self.layer(hit.layer).child(&hit.dir, &hit.name, &hit.entry),
-            })
+            .map(|hit| LowerDir { layer: hit.layer, dir: self.layer(hit.layer).child(&hit.dir, &hit.name, &hit.entry) })
             .collect()
     }
 
@@ -365,14 +276,11 @@ impl UnionFs {
     fn walk(&self, lowers: &Arc<[LowerDir]>, mut way: Way) -> Result<Vec<Hit>> {
         let mut hits: Vec<Hit> = Vec::new();
         let mut next = 0;
-        let bottom = u16::try_from(self.lowers.len())
-            .unwrap_or(u16::MAX)
-            .saturating_sub(1);
+        let bottom = u16::try_from(self.lowers.len()).unwrap_or(u16::MAX).saturating_sub(1);
         loop {
             let (layer, step) = match &way {
                 Way::Name(name) => {
-                    let Some(lower) = lowers.iter().find(|lower| usize::from(lower.layer) >= next)
-                    else {
+                    let Some(lower) = lowers.iter().find(|lower| usize::from(lower.layer) >= next) else {
                         break;
                     };
                     let last = lowers.last().is_some_and(|last| last.layer == lower.layer);
@@ -394,10 +302,7 @@ impl UnionFs {
                 Step::Hit(hit, ends) => (hit, ends),
             };
             let is_dir = hit.entry.attr.is_dir();
-            if hits
-                .first()
-                .is_some_and(|first| first.entry.attr.is_dir() != is_dir)
-            {
+            if hits.first().is_some_and(|first| first.entry.attr.is_dir() != is_dir) {
                 break;
             }
             let marks = &hit.entry.marks;
@@ -475,30 +380,13 @@ impl UnionFs {
     }
 
     /// The inode of a found object. `count` says that the kernel is told of it.
-    pub(crate) fn intern(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        found: &Found,
-        count: bool,
-    ) -> Result<Arc<Inode>> {
-        let link = || Link {
-            parent: Arc::clone(parent),
-            name: Arc::from(name),
-        };
+    pub(crate) fn intern(&self, parent: &Arc<Inode>, name: &OsStr, found: &Found, count: bool) -> Result<Arc<Inode>> {
+        let link = || Link { parent: Arc::clone(parent), name: Arc::from(name) };
         let inode = self.inodes.intern(
             found.ino,
             count,
             |present| self.is_same(present, parent, name, found),
-            |ino| {
-                Inode::new(
-                    ino,
-                    State {
-                        link: Some(link()),
-                        body: body_of(found),
-                    },
-                )
-            },
+            |ino| Inode::new(ino, State { link: Some(link()), body: body_of(found) }),
         )?;
         if !found.is_dir() && (found.attr.nlink > 1 || self.is_multi(&inode)) {
             self.note_link(&inode, link());
@@ -507,19 +395,10 @@ impl UnionFs {
     }
 
     /// Whether an inode of the table is the object that was found under a name.
-    fn is_same(
-        &self,
-        present: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        found: &Found,
-    ) -> Result<bool> {
+    fn is_same(&self, present: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, found: &Found) -> Result<bool> {
         let upper = {
             let state = present.state.read();
-            let here = state
-                .link
-                .as_ref()
-                .is_some_and(|link| link.is(parent, name));
+            let here = state.link.as_ref().is_some_and(|link| link.is(parent, name));
             match (&state.body, &found.body) {
                 (Body::Dir(_), FoundBody::Dir { .. }) => return Ok(here),
                 (Body::File(file), FoundBody::File { upper, lower, .. }) => {
@@ -532,15 +411,9 @@ impl UnionFs {
                             return Ok(a == b);
                         }
                         (None, None) => {
-                            let same_place =
-                                file.lower
-                                    .as_ref()
-                                    .zip(lower.as_ref())
-                                    .is_some_and(|(a, b)| {
-                                        a.layer == b.layer
-                                            && Arc::ptr_eq(&a.dir, &b.dir)
-                                            && a.name == b.name
-                                    });
+                            let same_place = file.lower.as_ref().zip(lower.as_ref()).is_some_and(|(a, b)| {
+                                a.layer == b.layer && Arc::ptr_eq(&a.dir, &b.dir) && a.name == b.name
+                            });
                             return Ok(found.attr.nlink > 1 || same_place);
                         }
                         (Some(_), Some(_)) => found.upper_id,
@@ -557,11 +430,7 @@ impl UnionFs {
     }
 
     /// Finds a name and tells the kernel of it.
-    pub(crate) fn lookup(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-    ) -> Result<Option<(Arc<Inode>, Attr)>> {
+    pub(crate) fn lookup(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<(Arc<Inode>, Attr)>> {
         let Some(found) = self.find(parent, name)? else {
             return Ok(None);
         };
@@ -577,8 +446,7 @@ impl UnionFs {
     pub(crate) fn fix_links(&self, inode: &Arc<Inode>, attr: &mut Attr) -> Result<()> {
         let plain = match &inode.state.read().body {
             Body::Dir(dir) => {
-                let merged =
-                    dir.lowers.len() + usize::from(matches!(dir.upper, UpperDir::Named)) > 1;
+                let merged = dir.lowers.len() + usize::from(matches!(dir.upper, UpperDir::Named)) > 1;
                 if merged || self.settings.static_nlink {
                     attr.nlink = 1;
                 }
@@ -597,29 +465,15 @@ fn step(layer: u16, dir: &Arc<LayerDir>, name: &OsStr, found: Lookup) -> Step {
     match found {
         Lookup::Absent => Step::Absent,
         Lookup::Whiteout => Step::Stop,
-        Lookup::Found { entry, hides } => Step::Hit(
-            Hit {
-                layer,
-                dir: Arc::clone(dir),
-                name: name.to_owned(),
-                entry,
-            },
-            Ends {
-                hides,
-                rerouted: None,
-            },
-        ),
+        Lookup::Found { entry, hides } => {
+            Step::Hit(Hit { layer, dir: Arc::clone(dir), name: name.to_owned(), entry }, Ends { hides, rerouted: None })
+        }
     }
 }
 
 /// Where the data of a metacopy at position `layer` is, when it is not in the
 /// first of the objects below it; `attr` gets its size.
-fn data_of(
-    hits: &[Hit],
-    layer: usize,
-    name: &OsStr,
-    attr: &mut Attr,
-) -> Result<Option<Box<LowerFile>>> {
+fn data_of(hits: &[Hit], layer: usize, name: &OsStr, attr: &mut Attr) -> Result<Option<Box<LowerFile>>> {
     let missing = || Error::layer(layer, name, LayerFault::MetacopyWithoutData);
     let last = hits.last().ok_or_else(missing)?;
     if last.entry.attr.format() != libc::S_IFREG || last.entry.marks.metacopy {
@@ -638,16 +492,8 @@ fn body_of(found: &Found) -> Body {
             lower: lower.clone(),
             data: data.clone(),
         }),
-        FoundBody::Dir {
-            upper,
-            impure,
-            lowers,
-        } => Body::Dir(Box::new(DirBody {
-            upper: if *upper {
-                UpperDir::Named
-            } else {
-                UpperDir::Absent
-            },
+        FoundBody::Dir { upper, impure, lowers } => Body::Dir(Box::new(DirBody {
+            upper: if *upper { UpperDir::Named } else { UpperDir::Absent },
             impure: *impure,
             lowers: Arc::clone(lowers),
         })),

@@ -42,12 +42,7 @@ pub fn parse_override(value: &[u8]) -> Option<StatOverride> {
     if fields.next().is_some() || matches!(format, Some(None)) {
         return None;
     }
-    Some(StatOverride {
-        uid,
-        gid,
-        permissions: mode & 0o7777,
-        format: format.flatten(),
-    })
+    Some(StatOverride { uid, gid, permissions: mode & 0o7777, format: format.flatten() })
 }
 
 fn parse_format(text: &str) -> Option<(u32, u64)> {
@@ -76,30 +71,16 @@ pub(crate) fn format_override(attr: &Attr) -> String {
         libc::S_IFLNK => "symlink".to_owned(),
         libc::S_IFIFO => "pipe".to_owned(),
         libc::S_IFSOCK => "socket".to_owned(),
-        libc::S_IFBLK => format!(
-            "block-{}-{}",
-            libc::major(attr.rdev),
-            libc::minor(attr.rdev)
-        ),
+        libc::S_IFBLK => format!("block-{}-{}", libc::major(attr.rdev), libc::minor(attr.rdev)),
         libc::S_IFCHR => format!("char-{}-{}", libc::major(attr.rdev), libc::minor(attr.rdev)),
         _ => "file".to_owned(),
     };
-    format!(
-        "{}:{}:{:04o}:{kind}",
-        attr.uid,
-        attr.gid,
-        attr.mode & 0o7777
-    )
+    format!("{}:{}:{:04o}:{kind}", attr.uid, attr.gid, attr.mode & 0o7777)
 }
 
 /// Applies a layer's override. Only what is stored as a regular file may become
 /// something else: a real directory or symlink keeps its type.
-pub(crate) fn apply_override(
-    attr: &mut Attr,
-    value: &[u8],
-    layer: usize,
-    name: &OsStr,
-) -> Result<()> {
+pub(crate) fn apply_override(attr: &mut Attr, value: &[u8], layer: usize, name: &OsStr) -> Result<()> {
     let stored = attr.format();
     if stored != libc::S_IFREG && stored != libc::S_IFDIR {
         return Ok(());
@@ -108,9 +89,7 @@ pub(crate) fn apply_override(
         return Err(Error::layer(layer, name, LayerFault::BadOverride));
     };
     let (format, rdev) = match over.format {
-        Some((format, rdev)) if stored == libc::S_IFREG && format != libc::S_IFDIR => {
-            (format, rdev)
-        }
+        Some((format, rdev)) if stored == libc::S_IFREG && format != libc::S_IFDIR => (format, rdev),
         _ => (stored, 0),
     };
     // A device 0:0 is a whiteout and nothing else, also in disguise.
@@ -132,9 +111,7 @@ pub(crate) struct Owners {
 
 impl Owners {
     pub(crate) fn new(options: &Ownership) -> Self {
-        Self {
-            options: options.clone(),
-        }
+        Self { options: options.clone() }
     }
 
     /// The override xattr that the upper is written with.
@@ -148,14 +125,8 @@ impl Owners {
 
     /// The attributes as the mount shows them.
     pub(crate) fn show(&self, attr: &mut Attr) {
-        attr.uid = self
-            .options
-            .squash_uid
-            .unwrap_or_else(|| to_container(&self.options.uid_map, attr.uid));
-        attr.gid = self
-            .options
-            .squash_gid
-            .unwrap_or_else(|| to_container(&self.options.gid_map, attr.gid));
+        attr.uid = self.options.squash_uid.unwrap_or_else(|| to_container(&self.options.uid_map, attr.uid));
+        attr.gid = self.options.squash_gid.unwrap_or_else(|| to_container(&self.options.gid_map, attr.gid));
     }
 
     /// The uid on disk of one shown in the mount.
@@ -206,19 +177,8 @@ mod tests {
     #[test]
     fn override_values() {
         let parsed = parse_override(b"0:12:0644").unwrap();
-        assert_eq!(
-            parsed,
-            StatOverride {
-                uid: 0,
-                gid: 12,
-                permissions: 0o644,
-                format: None
-            }
-        );
-        assert_eq!(
-            parse_override(b"1:2:4755:file").unwrap().permissions,
-            0o4755
-        );
+        assert_eq!(parsed, StatOverride { uid: 0, gid: 12, permissions: 0o644, format: None });
+        assert_eq!(parse_override(b"1:2:4755:file").unwrap().permissions, 0o4755);
         let device = parse_override(b"0:0:600:block-8-1").unwrap();
         assert_eq!(device.format, Some((libc::S_IFBLK, libc::makedev(8, 1))));
         for bad in [
@@ -239,18 +199,7 @@ mod tests {
 
     #[test]
     fn maps_both_ways() {
-        let map = [
-            IdRange {
-                container: 0,
-                host: 1000,
-                len: 1,
-            },
-            IdRange {
-                container: 1,
-                host: 100_000,
-                len: 65_536,
-            },
-        ];
+        let map = [IdRange { container: 0, host: 1000, len: 1 }, IdRange { container: 1, host: 100_000, len: 65_536 }];
         assert_eq!(to_container(&map, 1000), 0);
         assert_eq!(to_container(&map, 100_004), 5);
         assert_eq!(to_container(&map, 7), OVERFLOW_ID);

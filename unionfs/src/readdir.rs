@@ -47,14 +47,8 @@ impl UnionFs {
         }
         let above = inode.link().map_or(inode.ino, |link| link.parent.ino);
         let dots = [(".", inode.ino), ("..", above)];
-        let mut entries: Snapshot = dots
-            .into_iter()
-            .map(|(name, ino)| Entry {
-                name: name.into(),
-                ino,
-                format: libc::S_IFDIR,
-            })
-            .collect();
+        let mut entries: Snapshot =
+            dots.into_iter().map(|(name, ino)| Entry { name: name.into(), ino, format: libc::S_IFDIR }).collect();
         self.merge(inode, &mut |entry| {
             entries.push(entry);
             Ok(())
@@ -92,24 +86,13 @@ impl UnionFs {
                 };
                 let mut number = self.inos.number(device, ino);
                 if impure {
-                    number = upper
-                        .markers
-                        .read_ino(Target::At(dir.as_fd(), name))?
-                        .unwrap_or(number);
+                    number = upper.markers.read_ino(Target::At(dir.as_fd(), name))?.unwrap_or(number);
                 }
                 if parts > 0 {
                     seen.insert(name.to_owned());
                 }
-                let format = if upper.override_key.is_some() && format == libc::S_IFREG {
-                    0
-                } else {
-                    format
-                };
-                each(Entry {
-                    name: name.to_owned(),
-                    ino: number,
-                    format,
-                })
+                let format = if upper.override_key.is_some() && format == libc::S_IFREG { 0 } else { format };
+                each(Entry { name: name.to_owned(), ino: number, format })
             })?;
             if parts > 0 {
                 seen.extend(hidden);
@@ -136,11 +119,7 @@ impl UnionFs {
                 if parts > 0 {
                     here.push(name.to_owned());
                 }
-                each(Entry {
-                    name: name.to_owned(),
-                    ino: self.inos.number(device, ino),
-                    format,
-                })
+                each(Entry { name: name.to_owned(), ino: self.inos.number(device, ino), format })
             })?;
             seen.extend(here);
         }

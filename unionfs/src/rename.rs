@@ -44,9 +44,7 @@ impl UnionFs {
     ) -> Result<()> {
         self.check_writable()?;
         self.check_name(to.1)?;
-        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags)
-            || flags.bits().count_ones() > 1
-        {
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) || flags.bits().count_ones() > 1 {
             return Err(Refusal::Invalid.into());
         }
         let exchange = flags == RenameFlags::EXCHANGE;
@@ -70,10 +68,7 @@ impl UnionFs {
             }
             None => None,
         };
-        let inodes = (
-            Arc::clone(&source_inode),
-            target.as_ref().map(|(_, inode)| Arc::clone(inode)),
-        );
+        let inodes = (Arc::clone(&source_inode), target.as_ref().map(|(_, inode)| Arc::clone(inode)));
         let done = self.rename_found(from, to, (source, source_inode), target, exchange);
         self.release_inode(inodes.0);
         if let Some(inode) = inodes.1 {
@@ -105,10 +100,7 @@ impl UnionFs {
         if let Some((_, inode)) = target.as_ref().filter(|_| exchange) {
             self.copy_up(inode, Depth::Attributes)?;
         }
-        let (moving, replaced) = (
-            Arc::clone(&source.1),
-            target.as_ref().map(|(_, inode)| Arc::clone(inode)),
-        );
+        let (moving, replaced) = (Arc::clone(&source.1), target.as_ref().map(|(_, inode)| Arc::clone(inode)));
         let _transactions = lock_both(&moving, replaced.as_ref());
         // What is copied up now has another place on disk.
         let again = |end: (&Arc<Inode>, &OsStr)| self.find(end.0, end.1);
@@ -133,25 +125,14 @@ impl UnionFs {
         }
     }
 
-    fn end<'a>(
-        &self,
-        end: (&'a Arc<Inode>, &'a OsStr),
-        object: Option<(Found, Arc<Inode>)>,
-    ) -> Result<End<'a>> {
+    fn end<'a>(&self, end: (&'a Arc<Inode>, &'a OsStr), object: Option<(Found, Arc<Inode>)>) -> Result<End<'a>> {
         let (parent, name) = end;
-        Ok(End {
-            parent,
-            name,
-            object,
-            dir: self.upper_dir(parent)?,
-            below: self.exists_below(parent, name)?,
-        })
+        Ok(End { parent, name, object, dir: self.upper_dir(parent)?, below: self.exists_below(parent, name)? })
     }
 
     /// A directory with lower parts moves by a redirect or not at all.
     fn check_movable(&self, found: &Found, inode: &Arc<Inode>) -> Result<()> {
-        let redirects =
-            self.settings.redirect_dir == RedirectDir::On && self.upper()?.markers.can_mark();
+        let redirects = self.settings.redirect_dir == RedirectDir::On && self.upper()?.markers.can_mark();
         if found.is_dir() && !redirects && !self.lowers_of(inode)?.is_empty() {
             return Err(Refusal::CrossDevice.into());
         }
@@ -181,12 +162,7 @@ impl UnionFs {
                 Some(lower) => (Some(lower.dir.path()), false),
                 None => (None, to.below),
             },
-            Body::File(file) => (
-                file.lower
-                    .as_ref()
-                    .map(|lower| lower.dir.path_of(&lower.name)),
-                false,
-            ),
+            Body::File(file) => (file.lower.as_ref().map(|lower| lower.dir.path_of(&lower.name)), false),
         };
         if let Some(path) = redirect {
             markers.set_redirect(target, &path)?;
@@ -195,10 +171,7 @@ impl UnionFs {
             let dir = at::open_dir(from.dir.as_fd(), from.name)?;
             markers.set_opaque(dir.as_fd())?;
         }
-        if markers
-            .read(target, None)
-            .is_ok_and(|marks| marks.ino.is_some())
-        {
+        if markers.read(target, None).is_ok_and(|marks| marks.ino.is_some()) {
             self.mark_impure(to.parent)?;
         }
         Ok(())
@@ -210,13 +183,7 @@ impl UnionFs {
         };
         {
             let _states = write_both(a, b);
-            at::rename(
-                from.dir.as_fd(),
-                from.name,
-                to.dir.as_fd(),
-                to.name,
-                RenameFlags::EXCHANGE,
-            )?;
+            at::rename(from.dir.as_fd(), from.name, to.dir.as_fd(), to.name, RenameFlags::EXCHANGE)?;
         }
         self.moved(a, from, to);
         self.moved(b, to, from);
@@ -245,10 +212,7 @@ impl UnionFs {
             let _moving = moving.state.write();
             let mut replaced = to.object.as_ref().map(|(_, inode)| inode.state.write());
             self.move_over(from, to)?;
-            if let Some(state) = replaced
-                .as_mut()
-                .filter(|state| matches!(state.body, Body::Dir(_)))
-            {
+            if let Some(state) = replaced.as_mut().filter(|state| matches!(state.body, Body::Dir(_))) {
                 dir_gone(state, kept.clone());
             }
         }
@@ -268,13 +232,9 @@ impl UnionFs {
     /// if a lower layer would show there.
     fn move_over(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
         let upper = self.upper()?;
-        let is_dir = from
-            .object
-            .as_ref()
-            .is_some_and(|(found, _)| found.is_dir());
+        let is_dir = from.object.as_ref().is_some_and(|(found, _)| found.is_dir());
         let (from_fd, to_fd) = (from.dir.as_fd(), to.dir.as_fd());
-        let on_whiteout =
-            at::stat_opt(to_fd, to.name)?.is_some_and(|stat| whiteout::is_device_whiteout(&stat));
+        let on_whiteout = at::stat_opt(to_fd, to.name)?.is_some_and(|stat| whiteout::is_device_whiteout(&stat));
         if is_dir && on_whiteout {
             // A directory cannot replace a device; they change places, and the
             // whiteout serves where the directory was, or hides nothing there.
@@ -284,12 +244,7 @@ impl UnionFs {
             }
         } else if from.below && upper.markers.devices {
             match at::rename(from_fd, from.name, to_fd, to.name, RenameFlags::WHITEOUT) {
-                Err(error)
-                    if matches!(
-                        error.errno(),
-                        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP
-                    ) =>
-                {
+                Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     // Without RENAME_WHITEOUT the whiteout comes second.
                     at::rename(from_fd, from.name, to_fd, to.name, RenameFlags::empty())?;
                     upper.markers.make_whiteout(from_fd, from.name)?;
@@ -327,14 +282,8 @@ impl UnionFs {
         at::mkdir(staging, &staged.name, 0o700)?;
         let new = at::open_dir(staging, &staged.name)?;
         let itself = OsStr::new(".");
-        let (old_target, new_target) = (
-            Target::At(old.as_fd(), itself),
-            Target::At(new.as_fd(), itself),
-        );
-        for name in xattr::list(old_target)?
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-        {
+        let (old_target, new_target) = (Target::At(old.as_fd(), itself), Target::At(new.as_fd(), itself));
+        for name in xattr::list(old_target)?.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             use std::os::unix::ffi::OsStrExt;
             let name = OsStr::from_bytes(name);
             if (copies_up(name.as_bytes(), None))
@@ -349,13 +298,7 @@ impl UnionFs {
         at::utimens(new.as_fd(), itself, &times_of(&(&stat).into()))?;
         // The opaque file of the fuse-overlayfs format would make it non-empty again.
         upper.markers.set_opaque_xattr(new.as_fd())?;
-        at::rename(
-            staging,
-            &staged.name,
-            to.dir.as_fd(),
-            to.name,
-            RenameFlags::EXCHANGE,
-        )?;
+        at::rename(staging, &staged.name, to.dir.as_fd(), to.name, RenameFlags::EXCHANGE)?;
         if let Some((_, inode)) = &to.object {
             self.dirs.remove(inode.ino);
         }
@@ -364,19 +307,13 @@ impl UnionFs {
 
     /// An object has a new name on disk.
     fn moved(&self, inode: &Arc<Inode>, from: &End<'_>, to: &End<'_>) {
-        let link = Link {
-            parent: Arc::clone(to.parent),
-            name: Arc::from(to.name),
-        };
+        let link = Link { parent: Arc::clone(to.parent), name: Arc::from(to.name) };
         if self.is_multi(inode) {
             self.drop_link(inode, from.parent, from.name);
             self.note_link(inode, link.clone());
         }
         let mut state = inode.state.write();
-        let was_here = state
-            .link
-            .as_ref()
-            .is_none_or(|now| now.is(from.parent, from.name));
+        let was_here = state.link.as_ref().is_none_or(|now| now.is(from.parent, from.name));
         if was_here {
             state.link = Some(link);
             if let Body::File(file) = &mut state.body
@@ -389,10 +326,7 @@ impl UnionFs {
 }
 
 /// The transactions of both, in the order of inode numbers.
-fn lock_both<'a>(
-    a: &'a Inode,
-    b: Option<&'a Arc<Inode>>,
-) -> (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
+fn lock_both<'a>(a: &'a Inode, b: Option<&'a Arc<Inode>>) -> (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
     match b {
         None => (a.transaction.lock(), None),
         Some(b) if a.ino < b.ino => {

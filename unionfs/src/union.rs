@@ -114,19 +114,13 @@ impl UnionFs {
         }
         let owners = Owners::new(&options.ownership);
         let upper = match (&options.upper, &options.work) {
-            (Some(upper), Some(work)) => {
-                Some(Upper::open(upper, work, options, owners.override_key())?)
-            }
+            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key())?),
             (Some(_), None) => return Err(OpenError::NoWork),
             (None, _) => None,
         };
         let markers = match &upper {
             Some(upper) => upper.markers.clone(),
-            None => Markers {
-                namespace: Some(reading_namespace(options)),
-                devices: true,
-                opaque_file: false,
-            },
+            None => Markers { namespace: Some(reading_namespace(options)), devices: true, opaque_file: false },
         };
         let (upper_fds, lower_fds) = cache_sizes();
         let cache = Arc::new(FdCache::new(lower_fds));
@@ -154,23 +148,13 @@ impl UnionFs {
         let mut upper_marks = crate::whiteout::Marks::default();
         if let Some(upper) = &upper {
             use std::os::fd::AsFd;
-            let itself =
-                crate::sys::xattr::Target::At(upper.root.as_fd(), std::ffi::OsStr::new("."));
-            devices.push(
-                at::fstat(upper.root.as_fd())
-                    .map_err(OpenError::Prepare)?
-                    .st_dev,
-            );
-            upper_marks = upper
-                .markers
-                .read(itself, None)
-                .map_err(OpenError::Prepare)?;
+            let itself = crate::sys::xattr::Target::At(upper.root.as_fd(), std::ffi::OsStr::new("."));
+            devices.push(at::fstat(upper.root.as_fd()).map_err(OpenError::Prepare)?.st_dev);
+            upper_marks = upper.markers.read(itself, None).map_err(OpenError::Prepare)?;
         }
         let mut parts = Vec::new();
         for (position, layer) in lowers.iter().enumerate() {
-            let attr = layer
-                .attr(layer.root(), std::ffi::OsStr::new("."))
-                .map_err(OpenError::Prepare)?;
+            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(OpenError::Prepare)?;
             devices.push(attr.dev);
             if !upper_marks.opaque {
                 parts.push(LowerDir {
@@ -180,30 +164,15 @@ impl UnionFs {
             }
         }
         let root = Body::Dir(Box::new(DirBody {
-            upper: if upper.is_some() {
-                UpperDir::Named
-            } else {
-                UpperDir::Absent
-            },
+            upper: if upper.is_some() { UpperDir::Named } else { UpperDir::Absent },
             impure: upper_marks.impure,
             lowers: parts.into(),
         }));
-        let root = Arc::new(Inode::new(
-            ROOT_INO,
-            State {
-                link: None,
-                body: root,
-            },
-        ));
-        let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) {
-            255
-        } else {
-            251
-        };
+        let root = Arc::new(Inode::new(ROOT_INO, State { link: None, body: root }));
+        let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) { 255 } else { 251 };
         let settings = Settings {
             redirect_dir: options.redirect_dir,
-            metacopy: options.metacopy
-                && upper.as_ref().is_none_or(|upper| upper.markers.can_mark()),
+            metacopy: options.metacopy && upper.as_ref().is_none_or(|upper| upper.markers.can_mark()),
             read_only: options.flags.read_only || upper.is_none(),
             name_max,
             static_nlink: options.static_nlink,
@@ -315,11 +284,7 @@ fn believed_overrides(markers: &Markers, options: &Options) -> &'static [&'stati
 
 /// How many directories of upper and lowers may be kept open.
 fn cache_sizes() -> (usize, usize) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(20_000);
-    let quarter = usize::try_from(limit / 4)
-        .unwrap_or(usize::MAX)
-        .clamp(16, 4096);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(20_000);
+    let quarter = usize::try_from(limit / 4).unwrap_or(usize::MAX).clamp(16, 4096);
     (quarter, quarter)
 }

@@ -50,35 +50,20 @@ impl Upper {
     ) -> Result<Self, OpenError> {
         let root = open_root(LayerRole::Upper, path)?;
         let work = open_root(LayerRole::Work, work_path)?;
-        let overlap = || OpenError::Overlap {
-            upper: path.to_owned(),
-            work: work_path.to_owned(),
-        };
-        if contains(&root, &work).map_err(OpenError::Prepare)?
-            || contains(&work, &root).map_err(OpenError::Prepare)?
-        {
+        let overlap = || OpenError::Overlap { upper: path.to_owned(), work: work_path.to_owned() };
+        if contains(&root, &work).map_err(OpenError::Prepare)? || contains(&work, &root).map_err(OpenError::Prepare)? {
             return Err(overlap());
         }
-        let locks = [
-            lock(LayerRole::Upper, path, &root)?,
-            lock(LayerRole::Work, work_path, &work)?,
-        ];
+        let locks = [lock(LayerRole::Upper, path, &root)?, lock(LayerRole::Work, work_path, &work)?];
         let staging = subdirectory(&work, "work").map_err(OpenError::Prepare)?;
         empty(&staging, 0).map_err(OpenError::Prepare)?;
         if !can_rename(&staging, &root).map_err(OpenError::Prepare)? {
-            return Err(OpenError::WorkElsewhere {
-                upper: path.to_owned(),
-                work: work_path.to_owned(),
-            });
+            return Err(OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() });
         }
-        let namespace =
-            choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
-        let devices =
-            options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
+        let namespace = choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
+        let devices = options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
         let index = if options.index && namespace.is_some() {
-            Some(Arc::new(
-                subdirectory(&work, "index").map_err(OpenError::Prepare)?,
-            ))
+            Some(Arc::new(subdirectory(&work, "index").map_err(OpenError::Prepare)?))
         } else {
             None
         };
@@ -97,11 +82,7 @@ impl Upper {
             staging,
             index,
             index_used: AtomicBool::new(index_used),
-            markers: Markers {
-                namespace,
-                devices,
-                opaque_file: options.format == UpperFormat::FuseOverlayfs,
-            },
+            markers: Markers { namespace, devices, opaque_file: options.format == UpperFormat::FuseOverlayfs },
             override_key,
             durable: !options.volatile && options.fsync,
             next_name: AtomicU64::new(0),
@@ -143,11 +124,7 @@ impl Upper {
 
     /// The index, if it may hold anything.
     pub(crate) fn used_index(&self) -> Option<&Arc<OwnedFd>> {
-        if self.index_used.load(Ordering::Acquire) {
-            self.index.as_ref()
-        } else {
-            None
-        }
+        if self.index_used.load(Ordering::Acquire) { self.index.as_ref() } else { None }
     }
 
     pub(crate) fn mark_index_used(&self) {
@@ -158,11 +135,7 @@ impl Upper {
     /// unless it was published.
     pub(crate) fn stage(&self) -> Staged<'_> {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-        Staged {
-            upper: self,
-            name: format!("#{number:x}").into(),
-            armed: true,
-        }
+        Staged { upper: self, name: format!("#{number:x}").into(), armed: true }
     }
 
     /// Writes a whiteout over `name` in one step, or where nothing is.
@@ -200,13 +173,7 @@ impl Upper {
         match at::rmdir(dir.as_fd(), name) {
             Err(error) if matches!(error.errno(), Errno::NOTEMPTY | Errno::EXIST) => {
                 let staged = self.stage();
-                at::rename(
-                    dir.as_fd(),
-                    name,
-                    self.staging.as_fd(),
-                    &staged.name,
-                    RenameFlags::empty(),
-                )
+                at::rename(dir.as_fd(), name, self.staging.as_fd(), &staged.name, RenameFlags::empty())
             }
             other => other,
         }
@@ -247,31 +214,15 @@ impl Drop for Staged<'_> {
 }
 
 fn open_root(role: LayerRole, path: &Path) -> Result<OwnedFd, OpenError> {
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|source| OpenError::Open {
-        role,
-        path: path.to_owned(),
-        source,
-    })
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| OpenError::Open { role, path: path.to_owned(), source })
 }
 
 fn lock(role: LayerRole, path: &Path, dir: &OwnedFd) -> Result<OwnedFd, OpenError> {
-    let fd = at::open(
-        dir.as_fd(),
-        OsStr::new("."),
-        OFlags::RDONLY | OFlags::DIRECTORY,
-    )
-    .map_err(OpenError::Prepare)?;
+    let fd = at::open(dir.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY).map_err(OpenError::Prepare)?;
     match at::try_lock(fd.as_fd()) {
         Ok(true) => Ok(fd),
-        Ok(false) => Err(OpenError::InUse {
-            role,
-            path: path.to_owned(),
-        }),
+        Ok(false) => Err(OpenError::InUse { role, path: path.to_owned() }),
         Err(error) => Err(OpenError::Prepare(error)),
     }
 }
@@ -314,9 +265,7 @@ fn empty(dir: &OwnedFd, depth: usize) -> Result<()> {
         names.push(name.to_owned());
         Ok(())
     })?;
-    names
-        .iter()
-        .try_for_each(|name| remove_tree(dir, name, depth))
+    names.iter().try_for_each(|name| remove_tree(dir, name, depth))
 }
 
 /// Removes a name with everything below it; nothing there is fine.
@@ -344,19 +293,12 @@ fn remove_tree(dir: &OwnedFd, name: &OsStr, depth: usize) -> Result<()> {
 fn can_rename(staging: &OwnedFd, root: &OwnedFd) -> Result<bool> {
     let name = OsStr::new("#probe");
     drop(at::create(staging.as_fd(), name, OFlags::WRONLY, 0o600)?);
-    let probe = OsString::from(format!(
-        "{}lamel-probe",
-        String::from_utf8_lossy(crate::whiteout::WHITEOUT_PREFIX)
-    ));
+    let probe = OsString::from(format!("{}lamel-probe", String::from_utf8_lossy(crate::whiteout::WHITEOUT_PREFIX)));
     let before = at::fstat(root.as_fd())?;
     let moved = at::link(staging.as_fd(), name, root.as_fd(), &probe);
     if moved.is_ok() {
         at::unlink(root.as_fd(), &probe)?;
-        at::utimens(
-            root.as_fd(),
-            OsStr::new("."),
-            &crate::attr::times_of(&(&before).into()),
-        )?;
+        at::utimens(root.as_fd(), OsStr::new("."), &crate::attr::times_of(&(&before).into()))?;
     }
     at::unlink(staging.as_fd(), name)?;
     match moved {
@@ -371,14 +313,7 @@ fn choose_namespace(staging: &OwnedFd, wanted: MarkNamespace) -> Result<Option<N
         let target = Target::At(staging.as_fd(), OsStr::new("."));
         match xattr::set(target, OsStr::new(name), b"y", 0) {
             Ok(()) => xattr::remove(target, OsStr::new(name)).map(|()| true),
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if matches!(error.errno(), Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
             Err(error) => Err(error),
         }
     };
@@ -395,12 +330,7 @@ fn can_make_devices(staging: &OwnedFd) -> Result<bool> {
     let name = OsStr::new("#device");
     match at::mknod(staging.as_fd(), name, libc::S_IFCHR, 0) {
         Ok(()) => at::unlink(staging.as_fd(), name).map(|()| true),
-        Err(error)
-            if matches!(
-                error.errno(),
-                Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS
-            ) =>
-        {
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS) => {
             Ok(false)
         }
         Err(error) => Err(error),

@@ -173,10 +173,7 @@ impl Markers {
     pub(crate) fn read(&self, target: Target<'_>, override_key: Option<&OsStr>) -> Result<Marks> {
         let mut marks = Marks::default();
         let names = xattr::list(target)?;
-        for name in names
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-        {
+        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let name = OsStr::from_bytes(name);
             if override_key == Some(name) {
                 marks.stat_override = xattr::get(target, name)?;
@@ -190,30 +187,20 @@ impl Markers {
     /// The marks of an object that is neither file nor directory. Symlinks and
     /// special files hold no `user.*` attributes.
     pub(crate) fn read_special(&self, target: Target<'_>) -> Result<Marks> {
-        if self.namespace == Some(Namespace::Trusted) {
-            self.read(target, None)
-        } else {
-            Ok(Marks::default())
-        }
+        if self.namespace == Some(Namespace::Trusted) { self.read(target, None) } else { Ok(Marks::default()) }
     }
 
     fn read_one(&self, target: Target<'_>, name: &OsStr, marks: &mut Marks) -> Result<()> {
         let bytes = name.as_bytes();
         if bytes.ends_with(b".opaque") {
-            if matches!(
-                bytes,
-                b"trusted.overlay.opaque" | b"user.overlay.opaque" | b"user.fuseoverlayfs.opaque"
-            ) {
+            if matches!(bytes, b"trusted.overlay.opaque" | b"user.overlay.opaque" | b"user.fuseoverlayfs.opaque") {
                 let value = xattr::get(target, name)?.unwrap_or_default();
                 marks.opaque |= value.first() == Some(&b'y');
                 marks.xwhiteouts |= value.first() == Some(&b'x');
             }
             return Ok(());
         }
-        let Some(suffix) = self
-            .namespace
-            .and_then(|ns| bytes.strip_prefix(ns.prefix().as_bytes()))
-        else {
+        let Some(suffix) = self.namespace.and_then(|ns| bytes.strip_prefix(ns.prefix().as_bytes())) else {
             return Ok(());
         };
         let value = || Ok::<_, crate::Error>(xattr::get(target, name)?.unwrap_or_default());
@@ -234,15 +221,13 @@ impl Markers {
         let Some(namespace) = self.namespace else {
             return Ok(None);
         };
-        Ok(xattr::get(target, OsStr::new(&namespace.key(Key::Ino)))?
-            .and_then(|value| parse_ino(&value)))
+        Ok(xattr::get(target, OsStr::new(&namespace.key(Key::Ino)))?.and_then(|value| parse_ino(&value)))
     }
 
     /// The opaque mark as an xattr alone, whatever the format: for a directory
     /// that must stay empty.
     pub(crate) fn set_opaque_xattr(&self, dir: BorrowedFd<'_>) -> Result<()> {
-        self.set(Target::At(dir, OsStr::new(".")), Key::Opaque, b"y")
-            .map(drop)
+        self.set(Target::At(dir, OsStr::new(".")), Key::Opaque, b"y").map(drop)
     }
 
     fn set(&self, target: Target<'_>, key: Key, value: &[u8]) -> Result<bool> {
@@ -272,12 +257,7 @@ impl Markers {
     pub(crate) fn set_opaque(&self, dir: BorrowedFd<'_>) -> Result<()> {
         let by_xattr = self.set(Target::At(dir, OsStr::new(".")), Key::Opaque, b"y")?;
         if !by_xattr || self.opaque_file {
-            match at::create(
-                dir,
-                OsStr::new(OPAQUE_FILE),
-                rustix::fs::OFlags::WRONLY,
-                0o700,
-            ) {
+            match at::create(dir, OsStr::new(OPAQUE_FILE), rustix::fs::OFlags::WRONLY, 0o700) {
                 Err(error) if error.errno() != rustix::io::Errno::EXIST => return Err(error),
                 _ => {}
             }
@@ -303,8 +283,7 @@ impl Markers {
 
     /// Records the inode number that the object is shown with.
     pub(crate) fn set_ino(&self, target: Target<'_>, ino: u64) -> Result<()> {
-        self.set(target, Key::Ino, ino.to_string().as_bytes())
-            .map(drop)
+        self.set(target, Key::Ino, ino.to_string().as_bytes()).map(drop)
     }
 
     /// Records the lower object that this one was copied up from.
@@ -314,14 +293,12 @@ impl Markers {
 
     /// Records the number of names in the union, as a difference to the link count on disk.
     pub(crate) fn set_nlink(&self, target: Target<'_>, difference: i64) -> Result<()> {
-        self.set(target, Key::Nlink, format!("U{difference:+}").as_bytes())
-            .map(drop)
+        self.set(target, Key::Nlink, format!("U{difference:+}").as_bytes()).map(drop)
     }
 
     /// Says that entries of this directory may carry inode numbers of their own.
     pub(crate) fn set_impure(&self, dir: BorrowedFd<'_>) -> Result<()> {
-        self.set(Target::At(dir, OsStr::new(".")), Key::Impure, b"y")
-            .map(drop)
+        self.set(Target::At(dir, OsStr::new(".")), Key::Impure, b"y").map(drop)
     }
 
     /// Makes a whiteout of `name` in `dir`, where `name` is free.
@@ -350,13 +327,8 @@ fn parse_ino(value: &[u8]) -> Option<u64> {
 /// Kernel format: `U` or `L`, then a signed difference to the upper's or
 /// lower's link count. Only the upper's form says something to us.
 fn parse_nlink(value: &[u8]) -> Option<i64> {
-    let difference: i64 = std::str::from_utf8(value.strip_prefix(b"U")?)
-        .ok()?
-        .parse()
-        .ok()?;
-    (-0x1_0000..=0x1_0000)
-        .contains(&difference)
-        .then_some(difference)
+    let difference: i64 = std::str::from_utf8(value.strip_prefix(b"U")?).ok()?.parse().ok()?;
+    (-0x1_0000..=0x1_0000).contains(&difference).then_some(difference)
 }
 
 /// A redirect as the way to walk: from the root of each lower layer, or to
@@ -379,18 +351,12 @@ pub fn parse_redirect(value: &OsStr) -> Option<Redirect> {
     match bytes.strip_prefix(b"/") {
         Some(path) => {
             let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-            parts.iter().all(|part| good(part)).then(|| {
-                Redirect::Absolute(
-                    parts
-                        .iter()
-                        .map(|part| OsString::from_vec(part.to_vec()))
-                        .collect(),
-                )
-            })
+            parts
+                .iter()
+                .all(|part| good(part))
+                .then(|| Redirect::Absolute(parts.iter().map(|part| OsString::from_vec(part.to_vec())).collect()))
         }
-        None => {
-            (good(bytes) && !bytes.contains(&b'/')).then(|| Redirect::Sibling(value.to_owned()))
-        }
+        None => (good(bytes) && !bytes.contains(&b'/')).then(|| Redirect::Sibling(value.to_owned())),
     }
 }
 
@@ -400,19 +366,10 @@ mod tests {
 
     #[test]
     fn redirects_stay_inside() {
-        let absolute = |parts: &[&str]| {
-            Some(Redirect::Absolute(
-                parts.iter().map(OsString::from).collect(),
-            ))
-        };
+        let absolute = |parts: &[&str]| Some(Redirect::Absolute(parts.iter().map(OsString::from).collect()));
         assert_eq!(parse_redirect(OsStr::new("/a/b")), absolute(&["a", "b"]));
-        assert_eq!(
-            parse_redirect(OsStr::new("b")),
-            Some(Redirect::Sibling("b".into()))
-        );
-        for bad in [
-            "", "/", "/a//b", "/../x", "/a/../b", "..", ".", "a/b", "/a/", "/.", "a\0b",
-        ] {
+        assert_eq!(parse_redirect(OsStr::new("b")), Some(Redirect::Sibling("b".into())));
+        for bad in ["", "/", "/a//b", "/../x", "/a/../b", "..", ".", "a/b", "/a/", "/.", "a\0b"] {
             assert_eq!(parse_redirect(OsStr::new(bad)), None, "{bad:?}");
         }
         assert_eq!(parse_redirect(OsStr::new(&"/a".repeat(3000))), None);

@@ -45,9 +45,7 @@ impl Workers {
         queue.threads += 1;
         drop(queue);
         let shared = Arc::clone(&self.shared);
-        let spawned = std::thread::Builder::new()
-            .name("lamel-slow".to_owned())
-            .spawn(move || work(&shared));
+        let spawned = std::thread::Builder::new().name("lamel-slow".to_owned()).spawn(move || work(&shared));
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for a long request");
             let job = {

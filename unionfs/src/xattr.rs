@@ -31,24 +31,18 @@ fn to_disk<'a>(name: &'a OsStr, override_key: Option<&str>) -> Result<Cow<'a, Os
     let bytes = name.as_bytes();
     for prefix in ESCAPED {
         if let Some(rest) = bytes.strip_prefix(prefix) {
-            return Ok(Cow::Owned(OsString::from_vec(
-                [prefix, ESCAPE, rest].concat(),
-            )));
+            return Ok(Cow::Owned(OsString::from_vec([prefix, ESCAPE, rest].concat())));
         }
     }
     if is_private_xattr(bytes) || bytes.starts_with(STATUS_PREFIX) {
         return Err(Refusal::Reserved.into());
     }
     if let Some(key) = override_key {
-        if bytes == key.as_bytes()
-            || (key == OVERRIDE_CONTAINERS && bytes.starts_with(OVERRIDE_PREFIX))
-        {
+        if bytes == key.as_bytes() || (key == OVERRIDE_CONTAINERS && bytes.starts_with(OVERRIDE_PREFIX)) {
             return Err(Refusal::Reserved.into());
         }
         if key == OVERRIDE_CONTAINERS && bytes.starts_with(b"security.") {
-            return Ok(Cow::Owned(OsString::from_vec(
-                [OVERRIDE_PREFIX, bytes].concat(),
-            )));
+            return Ok(Cow::Owned(OsString::from_vec([OVERRIDE_PREFIX, bytes].concat())));
         }
     }
     Ok(Cow::Borrowed(name))
@@ -72,9 +66,7 @@ fn to_user<'a>(name: &'a [u8], override_key: Option<&str>) -> Option<Cow<'a, [u8
         if key == OVERRIDE_CONTAINERS
             && let Some(rest) = name.strip_prefix(OVERRIDE_PREFIX)
         {
-            return rest
-                .starts_with(b"security.")
-                .then_some(Cow::Borrowed(rest));
+            return rest.starts_with(b"security.").then_some(Cow::Borrowed(rest));
         }
     }
     Some(Cow::Borrowed(name))
@@ -86,10 +78,7 @@ pub(crate) fn copies_up(name: &[u8], override_key: Option<&str>) -> bool {
         return false;
     }
     !is_private_xattr(name)
-        || ESCAPED.iter().any(|prefix| {
-            name.strip_prefix(*prefix)
-                .is_some_and(|rest| rest.starts_with(ESCAPE))
-        })
+        || ESCAPED.iter().any(|prefix| name.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with(ESCAPE)))
 }
 
 impl UnionFs {
@@ -102,8 +91,7 @@ impl UnionFs {
         let Ok(name) = to_disk(name, self.owners.override_key()) else {
             return Err(Refusal::NoAttribute.into());
         };
-        self.with_backing(inode, |backing| backing.xattr(&name))?
-            .ok_or_else(|| Refusal::NoAttribute.into())
+        self.with_backing(inode, |backing| backing.xattr(&name))?.ok_or_else(|| Refusal::NoAttribute.into())
     }
 
     /// All names, NUL-terminated.
@@ -113,10 +101,7 @@ impl UnionFs {
         }
         let on_disk = self.with_backing(inode, |backing| backing.xattr_names())?;
         let mut shown = Vec::with_capacity(on_disk.len());
-        for name in on_disk
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-        {
+        for name in on_disk.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             if let Some(name) = to_user(name, self.owners.override_key())
                 && (self.settings.acl || !name.starts_with(ACL_PREFIX))
             {
@@ -128,21 +113,13 @@ impl UnionFs {
     }
 
     /// Sets a value; `flags` are those of setxattr(2).
-    pub(crate) fn setxattr(
-        &self,
-        inode: &Arc<Inode>,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-    ) -> Result<()> {
+    pub(crate) fn setxattr(&self, inode: &Arc<Inode>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.check_writable()?;
         self.check_carried(name)?;
         let name = to_disk(name, self.owners.override_key())?;
         if flags != 0 {
             // Answered from where the value is now, so that a refusal copies nothing up.
-            let present = self
-                .with_backing(inode, |backing| backing.xattr(&name))?
-                .is_some();
+            let present = self.with_backing(inode, |backing| backing.xattr(&name))?.is_some();
             match flags {
                 libc::XATTR_CREATE if present => return Err(Refusal::Exists.into()),
                 libc::XATTR_REPLACE if !present => return Err(Refusal::NoAttribute.into()),
@@ -150,9 +127,7 @@ impl UnionFs {
             }
         }
         self.copy_up(inode, Depth::Attributes)?;
-        self.with_upper(inode, |backing| {
-            xattr::set(backing.target()?, &name, value, flags)
-        })
+        self.with_upper(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
     }
 
     /// Removes a value.
@@ -160,10 +135,7 @@ impl UnionFs {
         self.check_writable()?;
         self.check_carried(name)?;
         let name = to_disk(name, self.owners.override_key())?;
-        if self
-            .with_backing(inode, |backing| backing.xattr(&name))?
-            .is_none()
-        {
+        if self.with_backing(inode, |backing| backing.xattr(&name))?.is_none() {
             return Err(Refusal::NoAttribute.into());
         }
         self.copy_up(inode, Depth::Attributes)?;
@@ -172,11 +144,7 @@ impl UnionFs {
 
     fn check_carried(&self, name: &OsStr) -> Result<()> {
         let acl = name.as_bytes().starts_with(ACL_PREFIX);
-        if !self.settings.xattr || (acl && !self.settings.acl) {
-            Err(Refusal::Unsupported.into())
-        } else {
-            Ok(())
-        }
+        if !self.settings.xattr || (acl && !self.settings.acl) { Err(Refusal::Unsupported.into()) } else { Ok(()) }
     }
 
     fn status(&self, inode: &Arc<Inode>, question: &[u8]) -> Result<Vec<u8>> {
@@ -197,11 +165,8 @@ impl UnionFs {
                     text.push("\t");
                 }
                 // A name may hold anything; the separators must stay separators.
-                let clean: Vec<u8> = field
-                    .as_bytes()
-                    .iter()
-                    .map(|b| if matches!(b, b'\t' | b'\n') { b'?' } else { *b })
-                    .collect();
+                let clean: Vec<u8> =
+                    field.as_bytes().iter().map(|b| if matches!(b, b'\t' | b'\n') { b'?' } else { *b }).collect();
                 text.push(OsStr::from_bytes(&clean));
             }
             text.push("\n");
@@ -215,11 +180,7 @@ impl UnionFs {
         let (in_upper, place) = match &state.body {
             Body::Dir(dir) => (
                 !matches!(dir.upper, UpperDir::Absent),
-                if matches!(dir.upper, UpperDir::Removed(_)) {
-                    "removed"
-                } else {
-                    "named"
-                },
+                if matches!(dir.upper, UpperDir::Removed(_)) { "removed" } else { "named" },
             ),
             Body::File(file) => (
                 file.upper.is_some(),
@@ -230,24 +191,12 @@ impl UnionFs {
                 },
             ),
         };
-        let lower_line =
-            |kind: &str, layer: u16, path: OsString, line: &mut dyn FnMut(&[&OsStr])| {
-                let position = (layer + 1).to_string();
-                line(&[
-                    kind.as_ref(),
-                    position.as_ref(),
-                    self.layer(layer).source().as_os_str(),
-                    &path,
-                ]);
-            };
+        let lower_line = |kind: &str, layer: u16, path: OsString, line: &mut dyn FnMut(&[&OsStr])| {
+            let position = (layer + 1).to_string();
+            line(&[kind.as_ref(), position.as_ref(), self.layer(layer).source().as_os_str(), &path]);
+        };
         if in_upper && let Some(upper) = &self.upper {
-            line(&[
-                "attributes".as_ref(),
-                "0".as_ref(),
-                upper.path.as_os_str(),
-                &path,
-                place.as_ref(),
-            ]);
+            line(&["attributes".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path, place.as_ref()]);
         }
         match &state.body {
             Body::Dir(dir) => {
@@ -260,23 +209,11 @@ impl UnionFs {
             }
             Body::File(file) => {
                 if !in_upper && let Some(lower) = &file.lower {
-                    lower_line(
-                        "attributes",
-                        lower.layer,
-                        lower.dir.path_of(&lower.name),
-                        &mut line,
-                    );
+                    lower_line("attributes", lower.layer, lower.dir.path_of(&lower.name), &mut line);
                 }
                 match (file.data_below(), &self.upper) {
-                    (Some(lower), _) => lower_line(
-                        "data",
-                        lower.layer,
-                        lower.dir.path_of(&lower.name),
-                        &mut line,
-                    ),
-                    (None, Some(upper)) => {
-                        line(&["data".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path])
-                    }
+                    (Some(lower), _) => lower_line("data", lower.layer, lower.dir.path_of(&lower.name), &mut line),
+                    (None, Some(upper)) => line(&["data".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path]),
                     (None, None) => {}
                 }
                 if in_upper && file.lower.is_some() {
@@ -286,9 +223,7 @@ impl UnionFs {
         }
         drop(state);
         if in_upper {
-            let marks = self.with_upper(inode, |backing| {
-                self.upper()?.markers.read(backing.target()?, None)
-            })?;
+            let marks = self.with_upper(inode, |backing| self.upper()?.markers.read(backing.target()?, None))?;
             if let Some(redirect) = &marks.redirect {
                 line(&["mark".as_ref(), "redirect".as_ref(), redirect]);
             }
@@ -296,11 +231,7 @@ impl UnionFs {
                 line(&["mark".as_ref(), "opaque".as_ref()]);
             }
             if let Some(ino) = marks.ino {
-                line(&[
-                    "mark".as_ref(),
-                    "copied-up".as_ref(),
-                    ino.to_string().as_ref(),
-                ]);
+                line(&["mark".as_ref(), "copied-up".as_ref(), ino.to_string().as_ref()]);
             }
         }
         Ok(text)
@@ -328,25 +259,14 @@ mod tests {
     use super::*;
 
     fn disk(name: &str) -> Option<String> {
-        to_disk(OsStr::new(name), None)
-            .ok()
-            .map(|name| name.to_string_lossy().into_owned())
+        to_disk(OsStr::new(name), None).ok().map(|name| name.to_string_lossy().into_owned())
     }
 
     #[test]
     fn marks_of_an_inner_overlay_are_escaped() {
-        assert_eq!(
-            disk("trusted.overlay.opaque").as_deref(),
-            Some("trusted.overlay.overlay.opaque")
-        );
-        assert_eq!(
-            disk("user.overlay.overlay.x").as_deref(),
-            Some("user.overlay.overlay.overlay.x")
-        );
-        assert_eq!(
-            to_user(b"trusted.overlay.overlay.opaque", None).as_deref(),
-            Some(&b"trusted.overlay.opaque"[..])
-        );
+        assert_eq!(disk("trusted.overlay.opaque").as_deref(), Some("trusted.overlay.overlay.opaque"));
+        assert_eq!(disk("user.overlay.overlay.x").as_deref(), Some("user.overlay.overlay.overlay.x"));
+        assert_eq!(to_user(b"trusted.overlay.overlay.opaque", None).as_deref(), Some(&b"trusted.overlay.opaque"[..]));
         assert_eq!(to_user(b"trusted.overlay.opaque", None), None);
         assert_eq!(disk("user.fuseoverlayfs.origin"), None);
         assert_eq!(disk("user.x").as_deref(), Some("user.x"));
@@ -357,14 +277,8 @@ mod tests {
         let key = Some(OVERRIDE_CONTAINERS);
         assert!(to_disk(OsStr::new(OVERRIDE_CONTAINERS), key).is_err());
         let capability = to_disk(OsStr::new("security.capability"), key).unwrap();
-        assert_eq!(
-            capability,
-            OsStr::new("user.containers.override_security.capability")
-        );
-        assert_eq!(
-            to_user(capability.as_bytes(), key).as_deref(),
-            Some(&b"security.capability"[..])
-        );
+        assert_eq!(capability, OsStr::new("user.containers.override_security.capability"));
+        assert_eq!(to_user(capability.as_bytes(), key).as_deref(), Some(&b"security.capability"[..]));
         assert_eq!(to_user(OVERRIDE_CONTAINERS.as_bytes(), key), None);
     }
 }

@@ -32,13 +32,8 @@ pub(crate) fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
 
 /// Opens `name` itself, never what a symlink points to.
 pub(crate) fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
-    fs::openat(
-        dir,
-        name,
-        flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|errno| Error::call("openat", name, errno))
+    fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::call("openat", name, errno))
 }
 
 /// A directory as the base of further calls (`O_PATH`).
@@ -64,25 +59,14 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
 }
 
 /// `open(O_CREAT | O_EXCL)`.
-pub(crate) fn create(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    flags: OFlags,
-    mode: u32,
-) -> Result<OwnedFd> {
+pub(crate) fn create(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags, mode: u32) -> Result<OwnedFd> {
     let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
-        .map_err(|errno| Error::call("openat", name, errno))
+    fs::openat(dir, name, flags, Mode::from_raw_mode(mode)).map_err(|errno| Error::call("openat", name, errno))
 }
 
 /// A nameless file beside `dir`'s entries; `None` where the filesystem has none.
 pub(crate) fn tmpfile(dir: BorrowedFd<'_>, mode: u32) -> Result<Option<OwnedFd>> {
-    match fs::openat(
-        dir,
-        c".",
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::from_raw_mode(mode),
-    ) {
+    match fs::openat(dir, c".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode)) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
         Err(errno) => Err(Error::call("open(O_TMPFILE)", OsStr::new("."), errno)),
@@ -91,43 +75,24 @@ pub(crate) fn tmpfile(dir: BorrowedFd<'_>, mode: u32) -> Result<Option<OwnedFd>>
 
 /// Gives a nameless or `O_PATH` object a name.
 pub(crate) fn link_fd(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    fs::linkat(
-        fs::CWD,
-        proc_path(fd).as_str(),
-        dir,
-        name,
-        AtFlags::SYMLINK_FOLLOW,
-    )
-    .map_err(|errno| Error::call("linkat", name, errno))
+    fs::linkat(fs::CWD, proc_path(fd).as_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
+        .map_err(|errno| Error::call("linkat", name, errno))
 }
 
 /// `link`, of the object itself.
-pub(crate) fn link(
-    from: BorrowedFd<'_>,
-    from_name: &OsStr,
-    to: BorrowedFd<'_>,
-    to_name: &OsStr,
-) -> Result<()> {
-    fs::linkat(from, from_name, to, to_name, AtFlags::empty())
-        .map_err(|errno| Error::call("linkat", to_name, errno))
+pub(crate) fn link(from: BorrowedFd<'_>, from_name: &OsStr, to: BorrowedFd<'_>, to_name: &OsStr) -> Result<()> {
+    fs::linkat(from, from_name, to, to_name, AtFlags::empty()).map_err(|errno| Error::call("linkat", to_name, errno))
 }
 
 /// `mknod` with a full mode (type and permissions).
 pub(crate) fn mknod(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, rdev: u64) -> Result<()> {
-    fs::mknodat(
-        dir,
-        name,
-        fs::FileType::from_raw_mode(mode),
-        Mode::from_raw_mode(mode & 0o7777),
-        rdev,
-    )
-    .map_err(|errno| Error::call("mknodat", name, errno))
+    fs::mknodat(dir, name, fs::FileType::from_raw_mode(mode), Mode::from_raw_mode(mode & 0o7777), rdev)
+        .map_err(|errno| Error::call("mknodat", name, errno))
 }
 
 /// `mkdir`.
 pub(crate) fn mkdir(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
-    fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
-        .map_err(|errno| Error::call("mkdirat", name, errno))
+    fs::mkdirat(dir, name, Mode::from_raw_mode(mode)).map_err(|errno| Error::call("mkdirat", name, errno))
 }
 
 /// `symlink`.
@@ -182,20 +147,9 @@ pub(crate) fn fchmod_path(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
 }
 
 /// Owner and group; `None` leaves one as it is.
-pub(crate) fn chown(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    uid: Option<u32>,
-    gid: Option<u32>,
-) -> Result<()> {
-    fs::chownat(
-        dir,
-        name,
-        uid.map(user),
-        gid.map(group),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(|errno| Error::call("fchownat", name, errno))
+pub(crate) fn chown(dir: BorrowedFd<'_>, name: &OsStr, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    fs::chownat(dir, name, uid.map(user), gid.map(group), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| Error::call("fchownat", name, errno))
 }
 
 /// Owner and group of what a descriptor (also `O_PATH`) refers to.
@@ -214,8 +168,7 @@ fn group(id: u32) -> fs::Gid {
 
 /// Access and modification time of the object itself.
 pub(crate) fn utimens(dir: BorrowedFd<'_>, name: &OsStr, times: &Timestamps) -> Result<()> {
-    fs::utimensat(dir, name, times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| Error::call("utimensat", name, errno))
+    fs::utimensat(dir, name, times, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| Error::call("utimensat", name, errno))
 }
 
 /// Access and modification time of what an `O_PATH` descriptor refers to.
@@ -227,10 +180,7 @@ pub(crate) fn futimens_path(fd: BorrowedFd<'_>, times: &Timestamps) -> Result<()
 
 /// Calls `each` with every entry but `.` and `..`: name, inode number, type as
 /// far as the filesystem tells it.
-pub(crate) fn list(
-    dir: BorrowedFd<'_>,
-    mut each: impl FnMut(&OsStr, u64, fs::FileType) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, u64, fs::FileType) -> Result<()>) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let real = open(dir, OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut buffer = Vec::with_capacity(64 * 1024);
@@ -247,11 +197,7 @@ pub(crate) fn list(
 
 /// Writes an object's data and attributes to disk.
 pub(crate) fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
-    let done = if data_only {
-        fs::fdatasync(fd)
-    } else {
-        fs::fsync(fd)
-    };
+    let done = if data_only { fs::fdatasync(fd) } else { fs::fsync(fd) };
     done.map_err(|errno| Error::call("fsync", OsStr::new("<fd>"), errno))
 }
 
@@ -275,12 +221,7 @@ pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
 /// process may not make one.
 pub(crate) fn private_clone(path: &std::path::Path) -> Option<OwnedFd> {
     use rustix::mount::{OpenTreeFlags, open_tree};
-    let clone = open_tree(
-        fs::CWD,
-        path,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .ok()?;
+    let clone = open_tree(fs::CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).ok()?;
     super::ioctl::make_read_only(clone.as_fd()).ok()?;
     Some(clone)
 }

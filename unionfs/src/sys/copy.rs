@@ -49,13 +49,7 @@ fn next_data(fd: BorrowedFd<'_>, position: u64, len: u64) -> Result<Option<(u64,
     Ok(Some((start, end.min(len))))
 }
 
-fn range(
-    from: BorrowedFd<'_>,
-    mut from_at: u64,
-    to: BorrowedFd<'_>,
-    mut to_at: u64,
-    mut len: u64,
-) -> Result<()> {
+fn range(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
     const STEP: u64 = 64 << 20;
     while len > 0 {
         let step = usize::try_from(len.min(STEP)).unwrap_or(usize::MAX);
@@ -63,33 +57,16 @@ fn range(
             Ok(0) => break,
             Ok(done) => len -= (done as u64).min(len),
             Err(Errno::INTR) => {}
-            Err(
-                Errno::XDEV
-                | Errno::INVAL
-                | Errno::NOSYS
-                | Errno::OPNOTSUPP
-                | Errno::PERM
-                | Errno::BADF,
-            ) => {
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
                 return by_hand(from, from_at, to, to_at, len);
             }
             Err(errno) => return Err(Error::call("copy_file_range", OsStr::new("<fd>"), errno)),
         }
     }
-    if len > 0 {
-        by_hand(from, from_at, to, to_at, len)
-    } else {
-        Ok(())
-    }
+    if len > 0 { by_hand(from, from_at, to, to_at, len) } else { Ok(()) }
 }
 
-fn by_hand(
-    from: BorrowedFd<'_>,
-    mut from_at: u64,
-    to: BorrowedFd<'_>,
-    mut to_at: u64,
-    mut len: u64,
-) -> Result<()> {
+fn by_hand(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
     let mut buffer = vec![0u8; 256 * 1024];
     while len > 0 {
         let want = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));

@@ -45,10 +45,7 @@ impl AsCaller {
     pub(crate) fn new(uid: u32, gid: u32) -> Self {
         let own_uid = rustix::process::geteuid().as_raw();
         let own_gid = rustix::process::getegid().as_raw();
-        let mut guard = Self {
-            uid: None,
-            gid: None,
-        };
+        let mut guard = Self { uid: None, gid: None };
         if gid != own_gid {
             setfsgid(gid);
             guard.gid = Some(own_gid);
@@ -100,6 +97,5 @@ pub(crate) fn is_initial_root() -> bool {
         let fields: Vec<&str> = map.split_whitespace().collect();
         fields == ["0", "0", "4294967295"]
     });
-    initial
-        && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    initial && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }

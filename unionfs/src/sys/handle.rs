@@ -25,30 +25,16 @@ pub(crate) fn of(dir: BorrowedFd<'_>, name: &OsStr) -> Option<FileHandle> {
         bytes: [u8; MAX_HANDLE],
     }
     let name = CString::new(name.as_bytes()).ok()?;
-    let mut raw = Raw {
-        len: MAX_HANDLE as libc::c_uint,
-        kind: 0,
-        bytes: [0; MAX_HANDLE],
-    };
+    let mut raw = Raw { len: MAX_HANDLE as libc::c_uint, kind: 0, bytes: [0; MAX_HANDLE] };
     let mut mount_id: libc::c_int = 0;
     // SAFETY: `raw` has the layout of struct file_handle followed by the number of
     // bytes that `len` announces; name and mount_id live through the call.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            &raw mut raw,
-            &raw mut mount_id,
-            0,
-        )
+        libc::syscall(libc::SYS_name_to_handle_at, dir.as_raw_fd(), name.as_ptr(), &raw mut raw, &raw mut mount_id, 0)
     };
     if done != 0 {
         return None;
     }
     let len = usize::try_from(raw.len).ok()?.min(MAX_HANDLE);
-    Some(FileHandle {
-        kind: u8::try_from(raw.kind).ok()?,
-        bytes: raw.bytes[..len].to_vec(),
-    })
+    Some(FileHandle { kind: u8::try_from(raw.kind).ok()?, bytes: raw.bytes[..len].to_vec() })
 }

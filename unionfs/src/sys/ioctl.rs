@@ -9,11 +9,7 @@ use crate::error::{Error, Result};
 
 fn last(call: &'static str) -> Error {
     let errno = std::io::Error::last_os_error();
-    Error::call(
-        call,
-        OsStr::new("<fd>"),
-        Errno::from_io_error(&errno).unwrap_or(Errno::IO),
-    )
+    Error::call(call, OsStr::new("<fd>"), Errno::from_io_error(&errno).unwrap_or(Errno::IO))
 }
 
 /// `FS_IOC_GETFLAGS`.
@@ -55,10 +51,7 @@ pub(crate) fn fs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
     }
     // _IOR(0x15, 0, struct fsuuid2)
     const FS_IOC_GETFSUUID: libc::c_ulong = (2 << 30) | (17 << 16) | (0x15 << 8);
-    let mut out = FsUuid2 {
-        len: 0,
-        uuid: [0; 16],
-    };
+    let mut out = FsUuid2 { len: 0, uuid: [0; 16] };
     // SAFETY: the kernel writes a struct fsuuid2, which `out` is, and nothing beyond.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFSUUID as _, &raw mut out) };
     (done == 0 && out.len == 16).then_some(out.uuid)
@@ -99,13 +92,7 @@ pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
         return Ok(());
     }
     // In a user namespace the access-time setting of a mount may be locked.
-    if set(&MountAttr {
-        set: MOUNT_ATTR_RDONLY,
-        clear: 0,
-        propagation: 0,
-        userns_fd: 0,
-    }) == 0
-    {
+    if set(&MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns_fd: 0 }) == 0 {
         return Ok(());
     }
     Err(last("mount_setattr"))
@@ -114,6 +101,5 @@ pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
 /// `fallocate` with a raw mode.
 pub(crate) fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> Result<()> {
     let mode = rustix::fs::FallocateFlags::from_bits_retain(mode.cast_unsigned());
-    rustix::fs::fallocate(fd, mode, offset, len)
-        .map_err(|errno| Error::call("fallocate", OsStr::new("<fd>"), errno))
+    rustix::fs::fallocate(fd, mode, offset, len).map_err(|errno| Error::call("fallocate", OsStr::new("<fd>"), errno))
 }

@@ -37,9 +37,7 @@ impl Target<'_> {
                 path.extend_from_slice(format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes());
                 path.extend_from_slice(name.as_bytes());
             }
-            Self::Fd(fd) => {
-                path.extend_from_slice(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())
-            }
+            Self::Fd(fd) => path.extend_from_slice(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes()),
         }
         CString::new(path).map_err(|_| Refusal::Invalid.into())
     }
@@ -74,12 +72,7 @@ pub(crate) fn get(target: Target<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn read(
-    target: Target<'_>,
-    path: &CString,
-    name: &OsStr,
-    buffer: &mut [u8],
-) -> Result<usize, Errno> {
+fn read(target: Target<'_>, path: &CString, name: &OsStr, buffer: &mut [u8]) -> Result<usize, Errno> {
     match target {
         Target::At(..) => fs::lgetxattr(path.as_c_str(), name, buffer),
         Target::Fd(_) => fs::getxattr(path.as_c_str(), name, buffer),
