@@ -1,1 +1,18 @@
-fn main() {}
+//! The command `lamel`: mounts stacks of directories as one filesystem.
+
+mod args;
+mod diff;
+mod explain;
+mod face;
+mod helper;
+mod launch;
+mod log;
+mod mount;
+mod output;
+mod umount;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    args::run(std::env::args_os().collect())
+}

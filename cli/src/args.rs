@@ -1,0 +1,109 @@
+//! The command line, and which of the program's faces it is for.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::log::LogArgs;
+use crate::{diff, explain, face, helper, launch, mount, umount};
+
+/// Mounts stacks of directories as one copy-on-write filesystem.
+#[derive(Debug, Parser)]
+#[command(name = "lamel", version, max_term_width = 100)]
+struct Lamel {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::Args),
+    Umount(umount::Args),
+    Explain(explain::Args),
+    Diff(diff::Args),
+    /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
+    #[command(name = "fuse-overlayfs", disable_help_flag = true)]
+    FuseOverlayfs {
+        /// What fuse-overlayfs takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// The words that [`Command`] begins with.
+const COMMANDS: [&str; 6] = ["mount", "umount", "explain", "diff", "fuse-overlayfs", "help"];
+
+/// Runs the face that the program's name and first argument ask for.
+pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
+    let name = args.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
+    let first = args.get(1).map(OsString::as_os_str);
+    match name.as_deref().and_then(OsStr::to_str) {
+        Some("fuse-overlayfs") => face::run(args.split_off(1)),
+        Some("mount.fuse.lamel" | "mount.fuse3.lamel" | "mount.lamel") => helper::run(args.split_off(1)),
+        _ if first == Some(OsStr::new("fuse-overlayfs")) => face::run(args.split_off(2)),
+        _ if is_from_mount_fuse(&args) => helper::run(args.split_off(1)),
+        _ => run_command(args),
+    }
+}
+
+/// Whether mount.fuse(8) calls, which is how mount(8) comes here without a
+/// helper of ours in /sbin: `lamel SOURCE MOUNTPOINT -o OPTIONS`.
+fn is_from_mount_fuse(args: &[OsString]) -> bool {
+    let [_, source, _, flag, _] = args else { return false };
+    flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !COMMANDS.iter().any(|command| source == command)
+}
+
+fn run_command(args: Vec<OsString>) -> ExitCode {
+    let lamel = match Lamel::try_parse_from(args) {
+        Ok(lamel) => lamel,
+        Err(error) => {
+            // Help and version come this way too, and go to standard output.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match lamel.command {
+        Command::Mount(args) => mount::run(args, &lamel.log),
+        Command::Umount(args) => lamel.log.init().and_then(|()| umount::run(&args)),
+        Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
+        Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
+        Command::FuseOverlayfs { args } => return face::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            launch::complain("lamel", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Lamel::command().debug_assert();
+        for command in Lamel::command().get_subcommands() {
+            assert!(COMMANDS.contains(&command.get_name()), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn mount_fuse_is_told_from_a_user() {
+        assert!(is_from_mount_fuse(&words("lamel overlay /mnt -o lowerdir=/a")));
+        assert!(!is_from_mount_fuse(&words("lamel mount /mnt -o lowerdir=/a")));
+        assert!(!is_from_mount_fuse(&words("lamel mount -o lowerdir=/a /mnt")));
+        assert!(!is_from_mount_fuse(&words("lamel diff")));
+    }
+}

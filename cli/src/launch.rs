@@ -1,0 +1,56 @@
+//! From options to a serving process, in the foreground or behind the caller's back.
+
+use anyhow::{Context as _, Result, bail};
+use lamel_unionfs::Options;
+use lamel_unionfs::mount::{self, Side};
+
+use crate::log::LogArgs;
+
+/// Mounts and serves. In the background this returns as soon as the mount works,
+/// and the daemon never returns; in the foreground when the mount is gone.
+pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> Result<()> {
+    let cwd = std::env::current_dir().context("the current directory")?;
+    options.resolve(&cwd);
+    log.init()?;
+    if foreground {
+        let mounted = mount::mount(&options)?;
+        return Ok(mounted.serve()?);
+    }
+    // The fork comes before the first thread; the daemon mounts by itself, so
+    // that the mount is its own in every respect.
+    match mount::daemonize().context("going to the background")? {
+        Side::Caller(waiting) => match waiting.wait() {
+            Ok(()) => Ok(()),
+            Err(text) if text.is_empty() => bail!("the daemon ended before it had mounted"),
+            Err(text) => bail!(text),
+        },
+        Side::Daemon(starting) => {
+            let mounted = match mount::mount(&options) {
+                Ok(mounted) => mounted,
+                Err(error) => {
+                    starting.failed(&error.to_string());
+                    std::process::exit(1);
+                }
+            };
+            if starting.ready().is_err() {
+                // The caller was killed meanwhile: nobody knows of this mount.
+                drop(mounted);
+                std::process::exit(1);
+            }
+            let code = match mounted.serve() {
+                Ok(()) => 0,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    1
+                }
+            };
+            std::process::exit(code)
+        }
+    }
+}
+
+/// Writes an error with its causes to standard error; nothing can be done if that fails too.
+pub(crate) fn complain(program: &str, error: &anyhow::Error) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{program}: {error:#}").ok();
+}

@@ -1,0 +1,152 @@
+//! `lamel mount`
+
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use lamel_unionfs::Options;
+use lamel_unionfs::options::Dialect;
+
+use crate::launch::launch;
+use crate::log::LogArgs;
+
+/// Mount a stack of directories; returns once the mount works
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Options of -o, as kernel overlayfs has them:
+  lowerdir=TOP:…:BOTTOM  upperdir=DIR  workdir=DIR     \\: \\, \\\\ stand for a colon, comma, backslash
+  redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|off|auto  userxattr  volatile
+and besides:
+  fsync=0|1  acl noacl  writeback=0|1  passthrough=0|1  timeout=SECONDS  threads=N
+  uidmapping=C:H:N[:…]  gidmapping=C:H:N[:…]  squash_to_root  squash_to_uid=N  squash_to_gid=N
+  xattr_permissions=0|1|2  static_nlink  ino32_t
+  ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
+  fsname=NAME  subtype=NAME  context=\"…\"
+
+Example:
+  lamel mount --lower /usr --upper /tmp/changes /mnt")]
+pub(crate) struct Args {
+    /// Mount options between commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<OsString>,
+    /// A read-only layer; the first one given is the top
+    #[arg(long, value_name = "DIR")]
+    lower: Vec<PathBuf>,
+    /// The layer that takes the changes; without it the mount is read-only
+    #[arg(long, value_name = "DIR")]
+    upper: Option<PathBuf>,
+    /// An empty directory on the upper's filesystem [default: .NAME.work beside the upper]
+    #[arg(long, value_name = "DIR", requires = "upper")]
+    work: Option<PathBuf>,
+    /// Stay in the foreground until unmounted
+    #[arg(short, long)]
+    foreground: bool,
+    /// The directory to mount on
+    mountpoint: PathBuf,
+}
+
+/// Mounts.
+pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
+    let mut options = Options::new(args.mountpoint);
+    // As every mount that root makes; default_permissions guards it.
+    options.flags.allow_other = rustix::process::geteuid().is_root();
+    for text in &args.options {
+        options.parse(Dialect::Overlay, text)?;
+    }
+    if !args.lower.is_empty() {
+        if !options.lowers.is_empty() {
+            bail!("lower layers are given twice, by --lower and by -o lowerdir=");
+        }
+        options.lowers = args.lower;
+    }
+    let mut made = None;
+    if let Some(upper) = args.upper {
+        if options.upper.is_some() {
+            bail!("the upper layer is given twice, by --upper and by -o upperdir=");
+        }
+        options.work = args.work.or(options.work);
+        if options.work.is_none() {
+            let work = default_work(&upper)?;
+            made = Made::directory(&work)?;
+            options.work = Some(work);
+        }
+        options.upper = Some(upper);
+    }
+    launch(options, args.foreground, log)?;
+    if let Some(made) = made {
+        made.keep();
+    }
+    Ok(())
+}
+
+/// `.NAME.work` beside the upper: on the same filesystem, unless the upper is where one is mounted.
+fn default_work(upper: &Path) -> Result<PathBuf> {
+    let upper = upper.canonicalize().with_context(|| format!("upper layer {}", upper.display()))?;
+    let (Some(parent), Some(name)) = (upper.parent(), upper.file_name()) else {
+        bail!("upper layer {} has no place beside it; name a workdir by --work", upper.display());
+    };
+    let mut work = OsString::from(".");
+    work.push(name);
+    work.push(".work");
+    Ok(parent.join(work))
+}
+
+/// A directory that was made for a mount, and goes with it if the mount fails.
+#[derive(Debug)]
+struct Made(PathBuf);
+
+impl Made {
+    /// `None` if it was there before.
+    fn directory(path: &Path) -> Result<Option<Self>> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => Ok(Some(Self(path.to_owned()))),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("making the workdir {}; name another by --work", path.display()))
+            }
+        }
+    }
+
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
+        // Only what the mount itself makes is taken along, and only while empty.
+        for inside in ["work", "index"] {
+            std::fs::remove_dir(self.0.join(inside)).ok();
+        }
+        std::fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workdir_lies_beside_the_upper() {
+        let place = tempfile::tempdir().unwrap();
+        let upper = place.path().canonicalize().unwrap().join("up");
+        std::fs::create_dir(&upper).unwrap();
+        let work = default_work(&upper.join("../up/")).unwrap();
+        assert_eq!(work, upper.with_file_name(".up.work"));
+        assert!(default_work(Path::new("/")).is_err());
+        assert!(default_work(&upper.join("missing")).is_err());
+        let made = Made::directory(&work).unwrap().unwrap();
+        std::fs::create_dir(work.join("work")).unwrap();
+        drop(made);
+        assert!(!work.exists());
+        Made::directory(&work).unwrap().unwrap().keep();
+        assert!(work.exists());
+        assert!(Made::directory(&work).unwrap().is_none());
+    }
+}

@@ -1,0 +1,37 @@
+//! What the subcommands share in asking a mount and in printing.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::io::Errno;
+
+/// The longest answer that is taken, as the kernel's own limit of an xattr.
+const LONGEST: usize = 64 * 1024;
+
+/// Asks the daemon that serves `path` through one of its virtual xattrs.
+pub(crate) fn ask(path: &Path, question: &str) -> Result<Vec<u8>, Errno> {
+    let mut answer = vec![0; LONGEST];
+    let len = rustix::fs::lgetxattr(path, question, &mut answer)?;
+    answer.truncate(len);
+    Ok(answer)
+}
+
+/// Whether an error of [`ask`] says that nobody there knows the question.
+pub(crate) fn is_foreign(errno: Errno) -> bool {
+    matches!(errno, Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
+}
+
+/// Writes lines of bytes to standard output.
+pub(crate) fn print(lines: impl IntoIterator<Item = Vec<u8>>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = lines
+        .into_iter()
+        .try_for_each(|line| out.write_all(&line).and_then(|()| out.write_all(b"\n")))
+        .and_then(|()| out.flush());
+    match done {
+        // `lamel diff … | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output"),
+    }
+}
