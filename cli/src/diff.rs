@@ -1,8 +1,11 @@
 //! `lamel diff`
-use anyhow::Result;
-/// d
+
+use anyhow::{Result, bail};
+
+/// Not there yet
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
+
 pub(crate) fn run(_: &Args) -> Result<()> {
-    Ok(())
+    bail!("lamel diff is not there yet")
 }

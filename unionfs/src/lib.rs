@@ -18,6 +18,7 @@
 pub mod error;
 pub mod fuse;
 pub mod layer;
+pub mod mount;
 pub mod options;
 pub mod ownership;
 pub mod whiteout;

@@ -121,7 +121,10 @@ pub struct Mounted {
 
 impl fmt::Debug for Mounted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mounted").field("place", &self.place).field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Mounted")
+            .field("place", &self.place)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,7 +137,10 @@ impl fmt::Debug for Mounted {
 /// # Errors
 /// [`MountError`] says what to do; nothing is mounted then.
 pub fn mount(options: &Options) -> Result<Mounted, MountError> {
-    let at_mountpoint = |source| MountError::Mountpoint { path: options.mountpoint.clone(), source };
+    let at_mountpoint = |source| MountError::Mountpoint {
+        path: options.mountpoint.clone(),
+        source,
+    };
     let mountpoint = sys::open_mountpoint(&options.mountpoint).map_err(at_mountpoint)?;
     let path = sys::real_path(mountpoint.as_fd()).map_err(at_mountpoint)?;
     process::raise_file_limit();
@@ -151,15 +157,24 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
     config.clone_fd = sys::open_device().is_ok();
     // The kernel keeps others out unless allow_other lets them in; it knows no
     // allow_root, which the session sees to.
-    config.acl = if options.flags.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
-    let session = Session::from_fd(Adapter::new(Arc::clone(&union)), connection, config.acl, config)
-        .map_err(MountError::Handshake)?;
-    Ok(Mounted { union, session, place, signals, threads })
-}
-
-/// Whether this process is root of the machine, not of a user namespace alone.
-pub(crate) fn is_initial_root() -> bool {
-    process::is_initial_root()
+    config.acl = if options.flags.allow_root {
+        SessionACL::RootAndOwner
+    } else {
+        SessionACL::All
+    };
+    let adapter = Adapter::new(Arc::clone(&union));
+    let notifier = adapter.notifier();
+    let session =
+        Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
+    // The session is new, and so is its notifier's place.
+    notifier.get_or_init(|| session.notifier());
+    Ok(Mounted {
+        union,
+        session,
+        place,
+        signals,
+        threads,
+    })
 }
 
 fn default_threads() -> usize {
@@ -172,14 +187,23 @@ impl Mounted {
     /// SIGTERM, SIGINT and SIGHUP unmount it lazily; a second one ends the
     /// process at once. SIGUSR1 logs the counters.
     pub fn serve(self) -> Result<(), MountError> {
-        let Self { union, session, place, signals, threads: _ } = self;
+        let Self {
+            union,
+            session,
+            place,
+            signals,
+            threads: _,
+        } = self;
         let (stopped, stop) = process::stop_pipe().map_err(MountError::Signals)?;
         let place = Arc::new(place);
         let watcher = {
             let place = Arc::clone(&place);
             let union = Arc::clone(&union);
             let watch = move || watch(&signals, &stopped, &place, &union);
-            thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(MountError::Signals)?
+            thread::Builder::new()
+                .name("signals".to_owned())
+                .spawn(watch)
+                .map_err(MountError::Signals)?
         };
         let served = session.run().map_err(MountError::Serve);
         drop(stop);
@@ -196,9 +220,13 @@ fn watch(signals: &Signals, stopped: &OwnedFd, place: &Place, union: &UnionFs) {
     let mut ending = false;
     loop {
         match signals.next(stopped.as_fd()) {
-            Ok(Some(Request::Report)) => tracing::info!(target: "lamel::counters", "{}", union.report()),
+            Ok(Some(Request::Report)) => {
+                tracing::info!(target: "lamel::counters", "{}", union.report())
+            }
             Ok(Some(Request::End)) if ending => {
-                tracing::warn!("asked to end a second time while the mount is in use: giving it up");
+                tracing::warn!(
+                    "asked to end a second time while the mount is in use: giving it up"
+                );
                 std::process::exit(EXIT_INTERRUPTED);
             }
             Ok(Some(Request::End)) => {
@@ -228,11 +256,17 @@ struct Place {
 
 impl Place {
     fn new(path: PathBuf, device: Option<Device>, connection: &OwnedFd) -> Self {
-        Self { path, device, connection: connection.try_clone().ok() }
+        Self {
+            path,
+            device,
+            connection: connection.try_clone().ok(),
+        }
     }
 
     fn is_mounted(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| sys::is_connected(connection.as_fd()))
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| sys::is_connected(connection.as_fd()))
     }
 
     /// Takes the filesystem out of the tree; it lives on for those who are inside.
@@ -267,7 +301,11 @@ impl Drop for Place {
 }
 
 /// Mounts a new FUSE connection on the directory `mountpoint`, which lies at `path`.
-fn attach(mountpoint: OwnedFd, path: PathBuf, flags: &MountFlags) -> Result<(OwnedFd, Place), MountError> {
+fn attach(
+    mountpoint: OwnedFd,
+    path: PathBuf,
+    flags: &MountFlags,
+) -> Result<(OwnedFd, Place), MountError> {
     let connection = match sys::open_device() {
         Ok(connection) => connection,
         // The helper may open it, being root.
@@ -276,7 +314,13 @@ fn attach(mountpoint: OwnedFd, path: PathBuf, flags: &MountFlags) -> Result<(Own
     };
     let kind = format!("fuse.{}", flags.subtype);
     let data = kernel_data(&connection, flags);
-    match sys::mount_on(mountpoint.as_fd(), &flags.fsname, &kind, kernel_flags(flags), &data) {
+    match sys::mount_on(
+        mountpoint.as_fd(),
+        &flags.fsname,
+        &kind,
+        kernel_flags(flags),
+        &data,
+    ) {
         Ok(()) => {}
         Err(Errno::PERM) => return attach_by_helper(path, flags),
         Err(source) => return Err(MountError::Mount { path, source }),
@@ -297,11 +341,12 @@ fn attach(mountpoint: OwnedFd, path: PathBuf, flags: &MountFlags) -> Result<(Own
 
 /// The same through the setuid helper, for a user who may not mount.
 fn attach_by_helper(path: PathBuf, flags: &MountFlags) -> Result<(OwnedFd, Place), MountError> {
-    let connection = sys::helper_mount(&path, &helper_options(flags)).map_err(|error| match error {
-        HelperError::Missing => MountError::NoHelper,
-        HelperError::Said(said) => MountError::Helper { said },
-        HelperError::Io(error) => MountError::HelperFailed(error),
-    })?;
+    let connection =
+        sys::helper_mount(&path, &helper_options(flags)).map_err(|error| match error {
+            HelperError::Missing => MountError::NoHelper,
+            HelperError::Said(said) => MountError::Helper { said },
+            HelperError::Io(error) => MountError::HelperFailed(error),
+        })?;
     let place = Place::new(path.clone(), sys::device_of(&path).ok(), &connection);
     Ok((connection, place))
 }
@@ -333,7 +378,10 @@ fn applicable_contexts(flags: &MountFlags) -> &[String] {
     if flags.context.is_empty() || Path::new("/sys/fs/selinux/enforce").exists() {
         return &flags.context;
     }
-    tracing::warn!("this kernel runs without SELinux; ignored: {}", flags.context.join(","));
+    tracing::warn!(
+        "this kernel runs without SELinux; ignored: {}",
+        flags.context.join(",")
+    );
     &[]
 }
 
@@ -351,7 +399,10 @@ fn kernel_flags(flags: &MountFlags) -> KernelFlags {
         (flags.nodiratime, KernelFlags::NODIRATIME),
         (flags.sync, KernelFlags::SYNCHRONOUS),
         (flags.dirsync, KernelFlags::DIRSYNC),
-        (flags.nosymfollow, KernelFlags::from_bits_retain(NOSYMFOLLOW)),
+        (
+            flags.nosymfollow,
+            KernelFlags::from_bits_retain(NOSYMFOLLOW),
+        ),
     ];
     for (wanted, bit) in optional {
         bits.set(bit, wanted);
@@ -365,7 +416,10 @@ const NOSYMFOLLOW: u32 = 256;
 /// The same for the setuid helper. It gives a plain user neither devices nor
 /// set-user-id programs, and refuses to be asked for them.
 fn helper_options(flags: &MountFlags) -> String {
-    let mut options = vec![format!("fsname={}", flags.fsname), format!("subtype={}", flags.subtype)];
+    let mut options = vec![
+        format!("fsname={}", flags.fsname),
+        format!("subtype={}", flags.subtype),
+    ];
     let optional = [
         (flags.read_only, "ro"),
         (!flags.dev, "nodev"),
@@ -379,7 +433,12 @@ fn helper_options(flags: &MountFlags) -> String {
         (flags.default_permissions, "default_permissions"),
         (flags.allow_other || flags.allow_root, "allow_other"),
     ];
-    options.extend(optional.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| (*name).to_owned()));
+    options.extend(
+        optional
+            .iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, name)| (*name).to_owned()),
+    );
     options.extend_from_slice(applicable_contexts(flags));
     options.join(",")
 }
@@ -390,15 +449,30 @@ mod tests {
 
     #[test]
     fn flags_become_bits() {
-        let flags = MountFlags { read_only: true, suid: false, ..MountFlags::default() };
+        let flags = MountFlags {
+            read_only: true,
+            suid: false,
+            ..MountFlags::default()
+        };
         let bits = kernel_flags(&flags);
-        assert_eq!(bits, KernelFlags::RDONLY | KernelFlags::NOSUID | KernelFlags::NOATIME);
+        assert_eq!(
+            bits,
+            KernelFlags::RDONLY | KernelFlags::NOSUID | KernelFlags::NOATIME
+        );
     }
 
     #[test]
     fn the_helper_is_not_asked_for_what_it_refuses() {
-        assert_eq!(helper_options(&MountFlags::default()), "fsname=lamel,subtype=lamel,noatime,default_permissions");
-        let flags = MountFlags { dev: false, allow_root: true, read_only: true, ..MountFlags::default() };
+        assert_eq!(
+            helper_options(&MountFlags::default()),
+            "fsname=lamel,subtype=lamel,noatime,default_permissions"
+        );
+        let flags = MountFlags {
+            dev: false,
+            allow_root: true,
+            read_only: true,
+            ..MountFlags::default()
+        };
         assert_eq!(
             helper_options(&flags),
             "fsname=lamel,subtype=lamel,ro,nodev,noatime,default_permissions,allow_other"
@@ -407,10 +481,26 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_do() {
-        let missing = MountError::Mountpoint { path: "/m".into(), source: Errno::NOENT };
-        assert!(missing.to_string().contains("create the directory"), "{missing}");
-        assert!(MountError::NoDevice(Errno::NOENT).to_string().contains("modprobe fuse"));
+        let missing = MountError::Mountpoint {
+            path: "/m".into(),
+            source: Errno::NOENT,
+        };
+        assert!(
+            missing.to_string().contains("create the directory"),
+            "{missing}"
+        );
+        assert!(
+            MountError::NoDevice(Errno::NOENT)
+                .to_string()
+                .contains("modprobe fuse")
+        );
         let refused = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
-        assert!(MountError::Helper { said: refused.to_owned() }.to_string().contains("leave allow_other out"));
+        assert!(
+            MountError::Helper {
+                said: refused.to_owned()
+            }
+            .to_string()
+            .contains("leave allow_other out")
+        );
     }
 }

@@ -1,8 +1,6 @@
 //! What concerns the whole process: forking into the background, limits,
 //! signals, standard streams.
 
-#![allow(unsafe_code, reason = "fork")]
-
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,7 +40,9 @@ pub struct Starting(File);
 /// missing in the daemon, with whatever lock it held. That is checked.
 pub fn daemonize() -> io::Result<Side> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("a process with several threads cannot go to the background"));
+        return Err(io::Error::other(
+            "a process with several threads cannot go to the background",
+        ));
     }
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the process has one thread, so that the child may do what the
@@ -100,7 +100,10 @@ pub(crate) fn raise_file_limit() {
     if limit.current == limit.maximum {
         return;
     }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(errno) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("cannot raise the limit of open files: {errno}");
     }
@@ -109,13 +112,6 @@ pub(crate) fn raise_file_limit() {
 /// Modes of new files are those that the kernel's requests carry.
 pub(crate) fn clear_umask() {
     rustix::process::umask(Mode::empty());
-}
-
-/// Whether this process is root of the machine, not of a user namespace alone.
-pub(crate) fn is_initial_root() -> bool {
-    const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rustix::process::geteuid().is_root() && map.split_whitespace().eq(WHOLE)
 }
 
 /// What a signal asks of a daemon.
@@ -135,11 +131,19 @@ impl Signals {
     /// Holds the signals back in this thread and in those that it will start.
     pub(crate) fn hold() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+        for signal in [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGUSR1,
+        ] {
             set.add(signal);
         }
         set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+        Ok(Self(SignalFd::with_flags(
+            &set,
+            SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+        )?))
     }
 
     /// Waits for the next signal; `None` once the other end of `stop` is closed.
@@ -147,7 +151,11 @@ impl Signals {
         loop {
             if let Some(info) = self.0.read_signal()? {
                 let usr1 = u32::try_from(Signal::SIGUSR1 as i32).ok();
-                return Ok(Some(if Some(info.ssi_signo) == usr1 { Request::Report } else { Request::End }));
+                return Ok(Some(if Some(info.ssi_signo) == usr1 {
+                    Request::Report
+                } else {
+                    Request::End
+                }));
             }
             let mut fds = [
                 PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
