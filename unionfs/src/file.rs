@@ -55,7 +55,8 @@ impl UnionFs {
             self.copy_up(inode, Depth::Data(truncate.then_some(0)))?;
         }
         let seen = version(inode);
-        let own = self.open_flags(write);
+        // O_RDONLY | O_TRUNC truncates too.
+        let own = self.open_flags(write || truncate);
         let content = self.open_data(inode, own)?;
         if truncate {
             at::truncate(as_file(&content)?.as_fd(), 0)?;
