@@ -35,29 +35,15 @@ enum Command {
 }
 
 /// The words that [`Command`] begins with.
-const COMMANDS: [&str; 6] = [
-    "mount",
-    "umount",
-    "explain",
-    "diff",
-    "fuse-overlayfs",
-    "help",
-];
+const COMMANDS: [&str; 6] = ["mount", "umount", "explain", "diff", "fuse-overlayfs", "help"];
 
 /// Runs the face that the program's name and first argument ask for.
 pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
-    let name = args.first().map(|program| {
-        Path::new(program)
-            .file_name()
-            .unwrap_or_default()
-            .to_owned()
-    });
+    let name = args.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
     let first = args.get(1).map(OsString::as_os_str);
     match name.as_deref().and_then(OsStr::to_str) {
         Some("fuse-overlayfs") => face::run(args.split_off(1)),
-        Some("mount.fuse.lamel" | "mount.fuse3.lamel" | "mount.lamel") => {
-            helper::run(args.split_off(1))
-        }
+        Some("mount.fuse.lamel" | "mount.fuse3.lamel" | "mount.lamel") => helper::run(args.split_off(1)),
         _ if first == Some(OsStr::new("fuse-overlayfs")) => face::run(args.split_off(2)),
         _ if is_from_mount_fuse(&args) => helper::run(args.split_off(1)),
         _ => run_command(args),
@@ -70,9 +56,7 @@ fn is_from_mount_fuse(args: &[OsString]) -> bool {
     let [_, source, _, flag, _] = args else {
         return false;
     };
-    flag == "-o"
-        && !source.as_encoded_bytes().starts_with(b"-")
-        && !COMMANDS.iter().any(|command| source == command)
+    flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !COMMANDS.iter().any(|command| source == command)
 }
 
 fn run_command(args: Vec<OsString>) -> ExitCode {
@@ -113,25 +97,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         Lamel::command().debug_assert();
         for command in Lamel::command().get_subcommands() {
-            assert!(
-                COMMANDS.contains(&command.get_name()),
-                "{}",
-                command.get_name()
-            );
+            assert!(COMMANDS.contains(&command.get_name()), "{}", command.get_name());
         }
     }
 
     #[test]
     fn mount_fuse_is_told_from_a_user() {
-        assert!(is_from_mount_fuse(&words(
-            "lamel overlay /mnt -o lowerdir=/a"
-        )));
-        assert!(!is_from_mount_fuse(&words(
-            "lamel mount /mnt -o lowerdir=/a"
-        )));
-        assert!(!is_from_mount_fuse(&words(
-            "lamel mount -o lowerdir=/a /mnt"
-        )));
+        assert!(is_from_mount_fuse(&words("lamel overlay /mnt -o lowerdir=/a")));
+        assert!(!is_from_mount_fuse(&words("lamel mount /mnt -o lowerdir=/a")));
+        assert!(!is_from_mount_fuse(&words("lamel mount -o lowerdir=/a /mnt")));
         assert!(!is_from_mount_fuse(&words("lamel diff")));
     }
 }

@@ -44,39 +44,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let facts = parse(&String::from_utf8_lossy(&answer));
     if args.json {
-        let answer = Answer {
-            path: args.path.to_string_lossy().into_owned(),
-            facts,
-        };
+        let answer = Answer { path: args.path.to_string_lossy().into_owned(), facts };
         return print([serde_json::to_vec_pretty(&answer)?]);
     }
     let mut lines = vec![args.path.display().to_string().into_bytes()];
-    let width = facts
-        .iter()
-        .map(|fact| fact.key.chars().count())
-        .max()
-        .unwrap_or_default();
-    lines.extend(
-        facts
-            .iter()
-            .map(|fact| format!("  {:width$}  {}", fact.key, fact.values.join("  ")).into_bytes()),
-    );
+    let width = facts.iter().map(|fact| fact.key.chars().count()).max().unwrap_or_default();
+    lines.extend(facts.iter().map(|fact| format!("  {:width$}  {}", fact.key, fact.values.join("  ")).into_bytes()));
     print(lines)
 }
 
 fn parse(answer: &str) -> Vec<Fact> {
     let fact = |line: &str| {
         let mut fields = line.split('\t').map(str::to_owned);
-        Some(Fact {
-            key: fields.next()?,
-            values: fields.collect(),
-        })
+        Some(Fact { key: fields.next()?, values: fields.collect() })
     };
-    answer
-        .lines()
-        .filter(|line| !line.is_empty())
-        .filter_map(fact)
-        .collect()
+    answer.lines().filter(|line| !line.is_empty()).filter_map(fact).collect()
 }
 
 #[cfg(test)]
@@ -89,10 +71,7 @@ mod tests {
             key: key.to_owned(),
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
-        assert_eq!(
-            parse("layer\t0\t/u\nopaque\n\n"),
-            [fact("layer", &["0", "/u"]), fact("opaque", &[])]
-        );
+        assert_eq!(parse("layer\t0\t/u\nopaque\n\n"), [fact("layer", &["0", "/u"]), fact("opaque", &[])]);
         assert_eq!(parse(""), []);
     }
 }

@@ -14,10 +14,7 @@ use crate::launch::{complain, launch};
 use crate::log::LogArgs;
 
 /// The version of fuse-overlayfs whose options and habits these are; its callers compare it.
-const VERSION: &str = concat!(
-    "fuse-overlayfs: version 1.14-lamel-",
-    env!("CARGO_PKG_VERSION")
-);
+const VERSION: &str = concat!("fuse-overlayfs: version 1.14-lamel-", env!("CARGO_PKG_VERSION"));
 
 const HELP: &str = "\
 usage: fuse-overlayfs [-f] [-d] [-o OPTIONS]... [SOURCE] MOUNTPOINT
@@ -80,9 +77,7 @@ fn parse(args: Vec<OsString>) -> Result<Request> {
         }
         match bytes {
             b"--" => only_positionals = true,
-            b"-o" => found
-                .options
-                .push(args.next().context("-o needs options after it")?),
+            b"-o" => found.options.push(args.next().context("-o needs options after it")?),
             b"-f" => found.foreground = true,
             b"-s" => found.single_threaded = true,
             b"-d" | b"--debug" => {
@@ -98,21 +93,14 @@ fn parse(args: Vec<OsString>) -> Result<Request> {
         }
     }
     // mount(8) and containerd put a source before it, which says nothing.
-    found.mountpoint = positionals
-        .pop()
-        .context("no mountpoint given; see --help")?
-        .into();
+    found.mountpoint = positionals.pop().context("no mountpoint given; see --help")?.into();
     Ok(Request::Mount(found))
 }
 
 fn perform(request: Request) -> Result<()> {
     let mut out = std::io::stdout();
     match request {
-        Request::Version => Ok(writeln!(
-            out,
-            "{VERSION}\nlamel {}",
-            env!("CARGO_PKG_VERSION")
-        )?),
+        Request::Version => Ok(writeln!(out, "{VERSION}\nlamel {}", env!("CARGO_PKG_VERSION"))?),
         Request::Help => Ok(out.write_all(HELP.as_bytes())?),
         Request::Mount(invocation) => mount(invocation),
     }
@@ -140,11 +128,7 @@ fn mount(found: Invocation) -> Result<()> {
     if options.upper.is_some() && options.work.is_none() {
         bail!("upperdir needs a workdir on the same filesystem: -o workdir=…");
     }
-    let mut log = if found.debug {
-        LogArgs::debugging()
-    } else {
-        LogArgs::default()
-    };
+    let mut log = if found.debug { LogArgs::debugging() } else { LogArgs::default() };
     if let Some(file) = std::env::var_os(DEBUG_LOG_VARIABLE) {
         log = LogArgs::debugging().with_file(file.into());
     }
@@ -178,10 +162,7 @@ mod tests {
         assert_eq!(containerd.mountpoint, PathBuf::from("/m"));
         let enroot = parsed("-f -o lowerdir=/a -oupperdir=/b /m");
         assert!(enroot.foreground);
-        assert_eq!(
-            enroot.options,
-            ["lowerdir=/a", "upperdir=/b"].map(OsString::from)
-        );
+        assert_eq!(enroot.options, ["lowerdir=/a", "upperdir=/b"].map(OsString::from));
         let odd = parsed("-x --foo /m");
         assert_eq!(odd.ignored, ["-x", "--foo"].map(OsString::from));
         assert!(parse(vec!["-o".into()]).is_err());
@@ -192,13 +173,7 @@ mod tests {
     #[test]
     fn the_version_is_one_that_callers_accept() {
         let number = VERSION.strip_prefix("fuse-overlayfs: version ").unwrap();
-        let parts: Vec<u32> = number
-            .split('-')
-            .next()
-            .unwrap()
-            .split('.')
-            .map(|part| part.parse().unwrap())
-            .collect();
+        let parts: Vec<u32> = number.split('-').next().unwrap().split('.').map(|part| part.parse().unwrap()).collect();
         assert!(parts >= vec![1, 10], "{VERSION}");
     }
 }

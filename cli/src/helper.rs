@@ -56,9 +56,7 @@ fn parse(args: Vec<OsString>) -> Result<Invocation> {
         };
         for (at, letter) in letters.iter().enumerate() {
             let mut value = || match &letters[at + 1..] {
-                b"" => args
-                    .next()
-                    .with_context(|| format!("{} needs a value", arg.display())),
+                b"" => args.next().with_context(|| format!("{} needs a value", arg.display())),
                 rest => Ok(OsStr::from_bytes(rest).to_owned()),
             };
             match letter {
@@ -84,11 +82,7 @@ fn parse(args: Vec<OsString>) -> Result<Invocation> {
         }
     }
     match <[OsString; 2]>::try_from(positionals) {
-        Ok([source, mountpoint]) => Ok(Invocation {
-            source,
-            mountpoint: mountpoint.into(),
-            ..found
-        }),
+        Ok([source, mountpoint]) => Ok(Invocation { source, mountpoint: mountpoint.into(), ..found }),
         Err(_) => bail!("usage: mount.fuse.lamel SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS]"),
     }
 }
@@ -97,18 +91,11 @@ fn options(found: &Invocation) -> Result<Options> {
     let mut options = Options::new(&found.mountpoint);
     options.flags.allow_other = rustix::process::geteuid().is_root();
     // The source is what the table of mounts will show.
-    let source = found
-        .source
-        .to_str()
-        .filter(|source| !source.is_empty() && !source.contains([',', '\\', '"']));
+    let source = found.source.to_str().filter(|source| !source.is_empty() && !source.contains([',', '\\', '"']));
     if let Some(source) = source {
         options.flags.fsname = source.to_owned();
     }
-    let dialect = if found.sloppy {
-        Dialect::Sloppy
-    } else {
-        Dialect::Overlay
-    };
+    let dialect = if found.sloppy { Dialect::Sloppy } else { Dialect::Overlay };
     for text in &found.options {
         for warning in options.parse(dialect, text)? {
             if found.verbose {
@@ -138,10 +125,7 @@ mod tests {
     fn the_flags_of_mount() {
         let found = parsed("src /m -sv -o rw,lowerdir=/a -t fuse.lamel -n -orw").unwrap();
         assert!(found.sloppy && found.verbose && !found.fake);
-        assert_eq!(
-            (found.source.as_os_str(), found.mountpoint.as_path()),
-            ("src".as_ref(), "/m".as_ref())
-        );
+        assert_eq!((found.source.as_os_str(), found.mountpoint.as_path()), ("src".as_ref(), "/m".as_ref()));
         assert_eq!(found.options, ["rw,lowerdir=/a", "rw"].map(OsString::from));
         assert!(parsed("src /m -f").unwrap().fake);
         for bad in ["src", "src /m extra", "src /m -x", "src /m -o"] {
@@ -153,10 +137,7 @@ mod tests {
     fn the_source_is_shown() {
         let found = parsed("src /m -s -o foo,lowerdir=/a").unwrap();
         assert_eq!(options(&found).unwrap().flags.fsname, "src");
-        let strict = Invocation {
-            sloppy: false,
-            ..found
-        };
+        let strict = Invocation { sloppy: false, ..found };
         assert!(options(&strict).is_err());
     }
 }

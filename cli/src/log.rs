@@ -38,37 +38,23 @@ pub(crate) struct LogArgs {
 impl LogArgs {
     /// A log with everything in it, for the fuse-overlayfs face's `--debug`.
     pub(crate) fn debugging() -> Self {
-        Self {
-            log_level: Some("debug".to_owned()),
-            ..Self::default()
-        }
+        Self { log_level: Some("debug".to_owned()), ..Self::default() }
     }
 
     /// The same log in another file.
     pub(crate) fn with_file(self, file: PathBuf) -> Self {
-        Self {
-            log_file: Some(file),
-            ..self
-        }
+        Self { log_file: Some(file), ..self }
     }
 
     /// Starts to log. The file is opened here and now, before any change of directory.
     pub(crate) fn init(&self) -> Result<()> {
-        let from_environment = std::env::var(FILTER_VARIABLE)
-            .ok()
-            .filter(|filter| !filter.is_empty());
+        let from_environment = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
         let chosen = self.log_level.clone().or(from_environment);
         let filter = format!("{COUNTERS},{}", chosen.as_deref().unwrap_or(DEFAULT_FILTER));
         let filter = EnvFilter::try_new(&filter).with_context(|| {
-            format!(
-                "log level {:?}: use error, warn, info, debug or trace",
-                chosen.unwrap_or_default()
-            )
+            format!("log level {:?}: use error, warn, info, debug or trace", chosen.unwrap_or_default())
         })?;
-        let file = self
-            .log_file
-            .clone()
-            .or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
+        let file = self.log_file.clone().or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
         let (writer, colours) = match file {
             Some(path) => (BoxMakeWriter::new(Mutex::new(open(&path)?)), false),
             None => {
@@ -76,23 +62,12 @@ impl LogArgs {
                 (BoxMakeWriter::new(std::io::stderr), terminal)
             }
         };
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(writer)
-            .with_ansi(colours);
-        let started = if self.log_json {
-            log.json().finish().try_init()
-        } else {
-            log.finish().try_init()
-        };
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
+        let started = if self.log_json { log.json().finish().try_init() } else { log.finish().try_init() };
         started.map_err(|error| anyhow!("starting the log: {error}"))
     }
 }
 
 fn open(path: &PathBuf) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("log file {}", path.display()))
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("log file {}", path.display()))
 }

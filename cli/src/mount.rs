@@ -84,14 +84,9 @@ pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
 
 /// `.NAME.work` beside the upper: on the same filesystem, unless the upper is where one is mounted.
 fn default_work(upper: &Path) -> Result<PathBuf> {
-    let upper = upper
-        .canonicalize()
-        .with_context(|| format!("upper layer {}", upper.display()))?;
+    let upper = upper.canonicalize().with_context(|| format!("upper layer {}", upper.display()))?;
     let (Some(parent), Some(name)) = (upper.parent(), upper.file_name()) else {
-        bail!(
-            "upper layer {} has no place beside it; name a workdir by --work",
-            upper.display()
-        );
+        bail!("upper layer {} has no place beside it; name a workdir by --work", upper.display());
     };
     let mut work = OsString::from(".");
     work.push(name);
@@ -109,12 +104,9 @@ impl Made {
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => Ok(Some(Self(path.to_owned()))),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(error).with_context(|| {
-                format!(
-                    "making the workdir {}; name another by --work",
-                    path.display()
-                )
-            }),
+            Err(error) => {
+                Err(error).with_context(|| format!("making the workdir {}; name another by --work", path.display()))
+            }
         }
     }
 

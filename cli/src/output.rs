@@ -19,10 +19,7 @@ pub(crate) fn ask(path: &Path, question: &str) -> Result<Vec<u8>, Errno> {
 
 /// Whether an error of [`ask`] says that nobody there knows the question.
 pub(crate) fn is_foreign(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL
-    )
+    matches!(errno, Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
 }
 
 /// Writes lines of bytes to standard output.

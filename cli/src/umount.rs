@@ -25,10 +25,7 @@ pub(crate) struct Args {
 const QUESTION: &str = "system.lamel.pid";
 
 /// How long a lazy unmount waits for a daemon that may have users left.
-const LAZY_WAIT: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
+const LAZY_WAIT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Who serves a mount.
 #[derive(Debug)]
@@ -44,17 +41,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let shown = args.mountpoint.display();
     // A dead mount answers ENOTCONN to everything but to being named.
     let path = resolve(&args.mountpoint).with_context(|| shown.to_string())?;
-    let Some(kind) = kind_at(&path)? else {
-        bail!("{shown} is not a mountpoint")
-    };
+    let Some(kind) = kind_at(&path)? else { bail!("{shown} is not a mountpoint") };
     let daemon = match ask(&path, QUESTION) {
         Ok(answer) => Daemon::Alive(open_process(&answer)?),
         Err(errno) if is_foreign(errno) => {
             bail!("{shown} is a mount of another kind ({kind}); use umount")
         }
-        Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::ACCESS) if kind.starts_with("fuse") => {
-            Daemon::Unknown
-        }
+        Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::ACCESS) if kind.starts_with("fuse") => Daemon::Unknown,
         Err(errno) => return Err(errno).with_context(|| shown.to_string()),
     };
     if args.lazy {
@@ -91,23 +84,15 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 fn open_process(answer: &[u8]) -> Result<OwnedFd> {
-    let pid = std::str::from_utf8(answer)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .and_then(Pid::from_raw);
+    let pid = std::str::from_utf8(answer).ok().and_then(|text| text.trim().parse().ok()).and_then(Pid::from_raw);
     let pid = pid.context("the daemon gave no process id")?;
-    pidfd_open(pid, PidfdFlags::empty())
-        .with_context(|| format!("process {} of the daemon", pid.as_raw_pid()))
+    pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("process {} of the daemon", pid.as_raw_pid()))
 }
 
 /// After a lazy unmount nobody waits for the last write: it is done before.
 fn write_back(path: &Path) {
     use rustix::fs::{Mode, OFlags};
-    let root = rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
+    let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     if let Err(errno) = root.and_then(rustix::fs::syncfs) {
         tracing::warn!("writing back {}: {errno}", path.display());
     }

@@ -67,7 +67,7 @@ impl UnionFs {
     }
 
     /// Calls `each` for every visible entry, the upper's first.
-    fn merge(&self, inode: &Arc<Inode>, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+    pub(crate) fn merge(&self, inode: &Arc<Inode>, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
         let lowers = self.lowers_of(inode)?;
         let mut parts = lowers.len();
         let mut seen: HashSet<OsString> = HashSet::new();
