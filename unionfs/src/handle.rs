@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use fuser::BackingId;
@@ -55,6 +55,8 @@ pub(crate) struct Handles {
     files: DashMap<u64, Arc<FileHandle>>,
     dirs: DashMap<u64, Arc<DirHandle>>,
     modes: DashMap<u64, Mode>,
+    /// The kernel refused to register a file of this filesystem: no use asking again.
+    refused: AtomicBool,
 }
 
 /// How a file is to be opened towards the kernel.
@@ -130,10 +132,15 @@ impl Handles {
     ) -> Access {
         let mut mode = self.modes.entry(ino).or_default();
         if let (Some(file), 0) = (file, mode.cached) {
-            if mode.backing.is_none() {
+            if mode.backing.is_none() && !self.refused.load(Ordering::Relaxed) {
                 match register(file.as_fd()) {
                     Ok(id) => mode.backing = Some(Arc::new(id)),
-                    Err(error) => tracing::debug!(%error, ino, "no passthrough"),
+                    Err(error) => {
+                        // Anything but a shortage is about the filesystem: stacked too deep, or not permitted.
+                        let shortage = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EMFILE | libc::ENOSPC));
+                        self.refused.store(!shortage, Ordering::Relaxed);
+                        tracing::info!(%error, ino, "no passthrough");
+                    }
                 }
             }
             if let Some(id) = mode.backing.clone() {

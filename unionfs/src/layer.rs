@@ -208,7 +208,7 @@ impl DirLayer {
         let real =
             rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
                 .map_err(failed)?;
-        let fd = at::private_clone(path).unwrap_or(real);
+        let fd = at::private_clone(real.as_fd()).unwrap_or(real);
         let itself = Target::At(fd.as_fd(), OsStr::new("."));
         let mut override_key = None;
         for key in override_keys {
@@ -221,8 +221,7 @@ impl DirLayer {
         Ok(Self {
             source: path.to_owned(),
             root: LayerDir::root(0, marks.xwhiteouts),
-            uuid: at::open_dir(fd.as_fd(), OsStr::new("."))
-                .and_then(|_| at::open(fd.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY))
+            uuid: at::open(fd.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)
                 .ok()
                 .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
             fd: Arc::new(fd),

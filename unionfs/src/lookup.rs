@@ -381,7 +381,14 @@ impl UnionFs {
 
     /// The inode of a found object. `count` says that the kernel is told of it.
     pub(crate) fn intern(&self, parent: &Arc<Inode>, name: &OsStr, found: &Found, count: bool) -> Result<Arc<Inode>> {
-        let link = || Link { parent: Arc::clone(parent), name: Arc::from(name) };
+        // Most objects have one name everywhere: then it is kept once.
+        let link = || {
+            let name = match &found.body {
+                FoundBody::File { lower: Some(lower), .. } if *lower.name == *name => Arc::clone(&lower.name),
+                _ => Arc::from(name),
+            };
+            Link { parent: Arc::clone(parent), name }
+        };
         let inode = self.inodes.intern(
             found.ino,
             count,

@@ -216,12 +216,13 @@ pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// A private clone of the mount that `path` is on, rooted there and without the
+/// A private clone of the mount that `dir` is on, rooted there and without the
 /// mounts below it, read-only and without access times. `None` where the
 /// process may not make one.
-pub(crate) fn private_clone(path: &std::path::Path) -> Option<OwnedFd> {
+pub(crate) fn private_clone(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::mount::{OpenTreeFlags, open_tree};
-    let clone = open_tree(fs::CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).ok()?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(dir, c"", flags).ok()?;
     super::ioctl::make_read_only(clone.as_fd()).ok()?;
     Some(clone)
 }
