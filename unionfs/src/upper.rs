@@ -54,11 +54,17 @@ impl Upper {
         if contains(&root, &work).map_err(OpenError::Prepare)? || contains(&work, &root).map_err(OpenError::Prepare)? {
             return Err(overlap());
         }
+        let elsewhere = || OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() };
+        // Nothing is made in a directory that cannot serve.
+        let device = |dir: &OwnedFd| at::fstat(dir.as_fd()).map(|stat| stat.st_dev).map_err(OpenError::Prepare);
+        if device(&root)? != device(&work)? {
+            return Err(elsewhere());
+        }
         let locks = [lock(LayerRole::Upper, path, &root)?, lock(LayerRole::Work, work_path, &work)?];
         let staging = subdirectory(&work, "work").map_err(OpenError::Prepare)?;
         empty(&staging, 0).map_err(OpenError::Prepare)?;
         if !can_rename(&staging, &root).map_err(OpenError::Prepare)? {
-            return Err(OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() });
+            return Err(elsewhere());
         }
         let namespace = choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
         let devices = options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
