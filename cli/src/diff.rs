@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::diff::{Change, diff};
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The layers of a mount, as its daemon names them.
-fn layers_of(mountpoint: &PathBuf) -> Result<(PathBuf, Vec<PathBuf>)> {
+fn layers_of(mountpoint: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     // A mountpoint may be given through a link.
     let place = mountpoint.canonicalize().with_context(|| mountpoint.display().to_string())?;
     let shown = mountpoint.display();

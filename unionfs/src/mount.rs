@@ -142,6 +142,9 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
         source,
     };
     let mountpoint = sys::open_mountpoint(&options.mountpoint).map_err(at_mountpoint)?;
+    if sys::is_dead(mountpoint.as_fd()) {
+        return Err(at_mountpoint(Errno::NOTCONN));
+    }
     let path = sys::real_path(mountpoint.as_fd()).map_err(at_mountpoint)?;
     process::raise_file_limit();
     process::clear_umask();
@@ -210,7 +213,7 @@ impl Mounted {
         if watcher.join().is_err() {
             tracing::error!("the thread that waits for signals panicked");
         }
-        tracing::info!(target: "lamel::counters", "{}", union.report());
+        tracing::debug!("ended: {}", union.report());
         served
     }
 }

@@ -49,6 +49,13 @@ pub(crate) fn open_mountpoint(path: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
+/// Whether `directory` belongs to a FUSE mount that nobody serves any more.
+pub(crate) fn is_dead(directory: BorrowedFd<'_>) -> bool {
+    // What the kernel remembers of it would look well.
+    let ask = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    rustix::fs::statx(directory, c"", ask, StatxFlags::TYPE).is_err_and(|errno| errno == Errno::NOTCONN)
+}
+
 /// Where `directory` lies, without links.
 pub(crate) fn real_path(directory: BorrowedFd<'_>) -> Result<PathBuf, Errno> {
     let path = rustix::fs::readlink(magic_link(directory), Vec::new())?;
