@@ -247,7 +247,7 @@ impl UnionFs {
         }
     }
 
-    /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`, `FS_IOC_GETVERSION`.
+    /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`, `FS_IOC_GETVERSION`, and the `fsxattr` pair.
     pub(crate) fn ioctl(&self, inode: &Arc<Inode>, command: u32, data: &[u8]) -> Result<Vec<u8>> {
         const GETFLAGS: u32 = libc::FS_IOC_GETFLAGS as u32;
         const SETFLAGS: u32 = libc::FS_IOC_SETFLAGS as u32;
@@ -271,11 +271,23 @@ impl UnionFs {
                 if self.with_open(inode, ioctl::get_flags).is_ok_and(|now| now == flags) {
                     return Ok(Vec::new());
                 }
-                self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) })?;
+                self.copy_up_for_flags(inode)?;
                 self.with_open(inode, |fd| ioctl::set_flags(fd, flags)).map(|()| Vec::new())
+            }
+            // The kernel asks this before it sets flags.
+            ioctl::FSGETXATTR => self.with_open(inode, ioctl::get_fsxattr).map(|value| value.to_vec()),
+            ioctl::FSSETXATTR => {
+                let value = data.get(..28).and_then(|bytes| bytes.try_into().ok()).ok_or(Refusal::Invalid)?;
+                self.check_writable()?;
+                self.copy_up_for_flags(inode)?;
+                self.with_open(inode, |fd| ioctl::set_fsxattr(fd, &value)).map(|()| Vec::new())
             }
             _ => Err(Refusal::NotTty.into()),
         }
+    }
+
+    fn copy_up_for_flags(&self, inode: &Arc<Inode>) -> Result<()> {
+        self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) })
     }
 
     /// Calls `act` with a descriptor of the object's data or directory.

@@ -42,6 +42,33 @@ pub(crate) fn get_version(fd: BorrowedFd<'_>) -> Result<u32> {
     Ok(u32::try_from(version & 0xffff_ffff).unwrap_or_default())
 }
 
+/// `struct fsxattr`: flags, extent size hints and project of a file.
+pub(crate) type FsXattr = [u8; 28];
+
+/// `FS_IOC_FSGETXATTR`, `_IOR('X', 31, struct fsxattr)`.
+pub(crate) const FSGETXATTR: u32 = (2 << 30) | (28 << 16) | (0x58 << 8) | 31;
+/// `FS_IOC_FSSETXATTR`, `_IOW('X', 32, struct fsxattr)`.
+pub(crate) const FSSETXATTR: u32 = (1 << 30) | (28 << 16) | (0x58 << 8) | 32;
+
+/// `FS_IOC_FSGETXATTR`.
+pub(crate) fn get_fsxattr(fd: BorrowedFd<'_>) -> Result<FsXattr> {
+    let mut value: FsXattr = [0; 28];
+    // SAFETY: the kernel writes a struct fsxattr, 28 bytes by the request's number, to 28 live bytes.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), FSGETXATTR as _, value.as_mut_ptr()) } < 0 {
+        return Err(last("ioctl(FS_IOC_FSGETXATTR)"));
+    }
+    Ok(value)
+}
+
+/// `FS_IOC_FSSETXATTR`.
+pub(crate) fn set_fsxattr(fd: BorrowedFd<'_>, value: &FsXattr) -> Result<()> {
+    // SAFETY: the kernel reads a struct fsxattr, 28 bytes by the request's number, from 28 live bytes.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), FSSETXATTR as _, value.as_ptr()) } < 0 {
+        return Err(last("ioctl(FS_IOC_FSSETXATTR)"));
+    }
+    Ok(())
+}
+
 /// The filesystem's UUID (`FS_IOC_GETFSUUID`, Linux 6.9).
 pub(crate) fn fs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
     #[repr(C)]
