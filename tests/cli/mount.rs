@@ -184,6 +184,24 @@ fn one_upper_serves_one_mount() {
     succeeds(&s, "umount mnt2");
 }
 
+/// umount(2) and fusermount3 return before the daemon has let go of its upper.
+#[test]
+fn whoever_unmounts_and_mounts_at_once_notices_nothing() {
+    let s = scratch();
+    for round in 0..20 {
+        succeeds(&s, &format!("mount -o {STACK} mnt"));
+        fs::write(s.join("mnt/round"), round.to_string()).unwrap();
+        if round % 2 == 0 {
+            common::sh(&format!("fusermount3 -u {}", s.mnt().display()));
+        } else {
+            rustix::mount::unmount(s.mnt(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
+    eventually("the last daemon is gone", || run_words(&s, &format!("mount -o {STACK} mnt")).success());
+    assert_eq!(fs::read_to_string(s.join("mnt/round")).unwrap(), "19");
+    succeeds(&s, "umount mnt");
+}
+
 #[test]
 fn a_mount_may_cover_the_parent_of_its_own_layers() {
     let s = scratch();

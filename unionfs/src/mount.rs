@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
 use rustix::io::Errno;
@@ -28,6 +29,10 @@ pub use crate::sys::process::{Side, Starting, Waiting, daemonize};
 
 /// Serves requests when nothing else is said and the machine has fewer CPUs.
 const MIN_THREADS: usize = 4;
+
+/// How long an upper that is in use is waited for, and how often it is tried.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
+const IN_USE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a second request to end exits with, as a shell shows SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -121,10 +126,7 @@ pub struct Mounted {
 
 impl fmt::Debug for Mounted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mounted")
-            .field("place", &self.place)
-            .field("threads", &self.threads)
-            .finish_non_exhaustive()
+        f.debug_struct("Mounted").field("place", &self.place).field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
@@ -137,10 +139,7 @@ impl fmt::Debug for Mounted {
 /// # Errors
 /// [`MountError`] says what to do; nothing is mounted then.
 pub fn mount(options: &Options) -> Result<Mounted, MountError> {
-    let at_mountpoint = |source| MountError::Mountpoint {
-        path: options.mountpoint.clone(),
-        source,
-    };
+    let at_mountpoint = |source| MountError::Mountpoint { path: options.mountpoint.clone(), source };
     let mountpoint = sys::open_mountpoint(&options.mountpoint).map_err(at_mountpoint)?;
     if sys::is_dead(mountpoint.as_fd()) {
         return Err(at_mountpoint(Errno::NOTCONN));
@@ -149,7 +148,7 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
     process::raise_file_limit();
     process::clear_umask();
     let signals = Signals::hold().map_err(MountError::Signals)?;
-    let union = Arc::new(UnionFs::open(options)?);
+    let union = Arc::new(open_stack(options)?);
     let mut flags = options.flags.clone();
     flags.read_only |= options.upper.is_none();
     let (connection, place) = attach(mountpoint, path, &flags)?;
@@ -160,24 +159,26 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
     config.clone_fd = sys::open_device().is_ok();
     // The kernel keeps others out unless allow_other lets them in; it knows no
     // allow_root, which the session sees to.
-    config.acl = if options.flags.allow_root {
-        SessionACL::RootAndOwner
-    } else {
-        SessionACL::All
-    };
+    config.acl = if options.flags.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
     let adapter = Adapter::new(Arc::clone(&union));
     let notifier = adapter.notifier();
-    let session =
-        Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
+    let session = Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
     // The session is new, and so is its notifier's place.
     notifier.get_or_init(|| session.notifier());
-    Ok(Mounted {
-        union,
-        session,
-        place,
-        signals,
-        threads,
-    })
+    Ok(Mounted { union, session, place, signals, threads })
+}
+
+/// Opens the stack; if another mount uses it, that one may be about to end:
+/// umount(2) returns before the daemon has let go of its upper, and a program
+/// that unmounts and mounts again must not notice.
+fn open_stack(options: &Options) -> Result<UnionFs, OpenError> {
+    let start = Instant::now();
+    loop {
+        match UnionFs::open(options) {
+            Err(OpenError::InUse { .. }) if start.elapsed() < IN_USE_PATIENCE => thread::sleep(IN_USE_PAUSE),
+            other => return other,
+        }
+    }
 }
 
 fn default_threads() -> usize {
@@ -190,23 +191,14 @@ impl Mounted {
     /// SIGTERM, SIGINT and SIGHUP unmount it lazily; a second one ends the
     /// process at once. SIGUSR1 logs the counters.
     pub fn serve(self) -> Result<(), MountError> {
-        let Self {
-            union,
-            session,
-            place,
-            signals,
-            threads: _,
-        } = self;
+        let Self { union, session, place, signals, threads: _ } = self;
         let (stopped, stop) = process::stop_pipe().map_err(MountError::Signals)?;
         let place = Arc::new(place);
         let watcher = {
             let place = Arc::clone(&place);
             let union = Arc::clone(&union);
             let watch = move || watch(&signals, &stopped, &place, &union);
-            thread::Builder::new()
-                .name("signals".to_owned())
-                .spawn(watch)
-                .map_err(MountError::Signals)?
+            thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(MountError::Signals)?
         };
         let served = session.run().map_err(MountError::Serve);
         drop(stop);
@@ -214,6 +206,14 @@ impl Mounted {
             tracing::error!("the thread that waits for signals panicked");
         }
         tracing::debug!("ended: {}", union.report());
+        let upper = union.upper_to_sync();
+        // Another mount may have the upper before what is written is on disk.
+        drop(union);
+        if let Some(upper) = upper
+            && let Err(errno) = sys::sync_filesystem(upper.as_fd())
+        {
+            tracing::error!("writing the upper to disk: {errno}");
+        }
         served
     }
 }
@@ -227,9 +227,7 @@ fn watch(signals: &Signals, stopped: &OwnedFd, place: &Place, union: &UnionFs) {
                 tracing::info!(target: "lamel::counters", "{}", union.report())
             }
             Ok(Some(Request::End)) if ending => {
-                tracing::warn!(
-                    "asked to end a second time while the mount is in use: giving it up"
-                );
+                tracing::warn!("asked to end a second time while the mount is in use: giving it up");
                 std::process::exit(EXIT_INTERRUPTED);
             }
             Ok(Some(Request::End)) => {
@@ -259,17 +257,11 @@ struct Place {
 
 impl Place {
     fn new(path: PathBuf, device: Option<Device>, connection: &OwnedFd) -> Self {
-        Self {
-            path,
-            device,
-            connection: connection.try_clone().ok(),
-        }
+        Self { path, device, connection: connection.try_clone().ok() }
     }
 
     fn is_mounted(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|connection| sys::is_connected(connection.as_fd()))
+        self.connection.as_ref().is_some_and(|connection| sys::is_connected(connection.as_fd()))
     }
 
     /// Takes the filesystem out of the tree; it lives on for those who are inside.
@@ -304,11 +296,7 @@ impl Drop for Place {
 }
 
 /// Mounts a new FUSE connection on the directory `mountpoint`, which lies at `path`.
-fn attach(
-    mountpoint: OwnedFd,
-    path: PathBuf,
-    flags: &MountFlags,
-) -> Result<(OwnedFd, Place), MountError> {
+fn attach(mountpoint: OwnedFd, path: PathBuf, flags: &MountFlags) -> Result<(OwnedFd, Place), MountError> {
     let connection = match sys::open_device() {
         Ok(connection) => connection,
         // The helper may open it, being root.
@@ -317,13 +305,7 @@ fn attach(
     };
     let kind = format!("fuse.{}", flags.subtype);
     let data = kernel_data(&connection, flags);
-    match sys::mount_on(
-        mountpoint.as_fd(),
-        &flags.fsname,
-        &kind,
-        kernel_flags(flags),
-        &data,
-    ) {
+    match sys::mount_on(mountpoint.as_fd(), &flags.fsname, &kind, kernel_flags(flags), &data) {
         Ok(()) => {}
         Err(Errno::PERM) => return attach_by_helper(path, flags),
         Err(source) => return Err(MountError::Mount { path, source }),
@@ -344,12 +326,11 @@ fn attach(
 
 /// The same through the setuid helper, for a user who may not mount.
 fn attach_by_helper(path: PathBuf, flags: &MountFlags) -> Result<(OwnedFd, Place), MountError> {
-    let connection =
-        sys::helper_mount(&path, &helper_options(flags)).map_err(|error| match error {
-            HelperError::Missing => MountError::NoHelper,
-            HelperError::Said(said) => MountError::Helper { said },
-            HelperError::Io(error) => MountError::HelperFailed(error),
-        })?;
+    let connection = sys::helper_mount(&path, &helper_options(flags)).map_err(|error| match error {
+        HelperError::Missing => MountError::NoHelper,
+        HelperError::Said(said) => MountError::Helper { said },
+        HelperError::Io(error) => MountError::HelperFailed(error),
+    })?;
     let place = Place::new(path.clone(), sys::device_of(&path).ok(), &connection);
     Ok((connection, place))
 }
@@ -381,10 +362,7 @@ fn applicable_contexts(flags: &MountFlags) -> &[String] {
     if flags.context.is_empty() || Path::new("/sys/fs/selinux/enforce").exists() {
         return &flags.context;
     }
-    tracing::warn!(
-        "this kernel runs without SELinux; ignored: {}",
-        flags.context.join(",")
-    );
+    tracing::warn!("this kernel runs without SELinux; ignored: {}", flags.context.join(","));
     &[]
 }
 
@@ -402,10 +380,7 @@ fn kernel_flags(flags: &MountFlags) -> KernelFlags {
         (flags.nodiratime, KernelFlags::NODIRATIME),
         (flags.sync, KernelFlags::SYNCHRONOUS),
         (flags.dirsync, KernelFlags::DIRSYNC),
-        (
-            flags.nosymfollow,
-            KernelFlags::from_bits_retain(NOSYMFOLLOW),
-        ),
+        (flags.nosymfollow, KernelFlags::from_bits_retain(NOSYMFOLLOW)),
     ];
     for (wanted, bit) in optional {
         bits.set(bit, wanted);
@@ -419,10 +394,7 @@ const NOSYMFOLLOW: u32 = 256;
 /// The same for the setuid helper. It gives a plain user neither devices nor
 /// set-user-id programs, and refuses to be asked for them.
 fn helper_options(flags: &MountFlags) -> String {
-    let mut options = vec![
-        format!("fsname={}", flags.fsname),
-        format!("subtype={}", flags.subtype),
-    ];
+    let mut options = vec![format!("fsname={}", flags.fsname), format!("subtype={}", flags.subtype)];
     let optional = [
         (flags.read_only, "ro"),
         (!flags.dev, "nodev"),
@@ -436,12 +408,7 @@ fn helper_options(flags: &MountFlags) -> String {
         (flags.default_permissions, "default_permissions"),
         (flags.allow_other || flags.allow_root, "allow_other"),
     ];
-    options.extend(
-        optional
-            .iter()
-            .filter(|(wanted, _)| *wanted)
-            .map(|(_, name)| (*name).to_owned()),
-    );
+    options.extend(optional.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| (*name).to_owned()));
     options.extend_from_slice(applicable_contexts(flags));
     options.join(",")
 }
@@ -452,30 +419,15 @@ mod tests {
 
     #[test]
     fn flags_become_bits() {
-        let flags = MountFlags {
-            read_only: true,
-            suid: false,
-            ..MountFlags::default()
-        };
+        let flags = MountFlags { read_only: true, suid: false, ..MountFlags::default() };
         let bits = kernel_flags(&flags);
-        assert_eq!(
-            bits,
-            KernelFlags::RDONLY | KernelFlags::NOSUID | KernelFlags::NOATIME
-        );
+        assert_eq!(bits, KernelFlags::RDONLY | KernelFlags::NOSUID | KernelFlags::NOATIME);
     }
 
     #[test]
     fn the_helper_is_not_asked_for_what_it_refuses() {
-        assert_eq!(
-            helper_options(&MountFlags::default()),
-            "fsname=lamel,subtype=lamel,noatime,default_permissions"
-        );
-        let flags = MountFlags {
-            dev: false,
-            allow_root: true,
-            read_only: true,
-            ..MountFlags::default()
-        };
+        assert_eq!(helper_options(&MountFlags::default()), "fsname=lamel,subtype=lamel,noatime,default_permissions");
+        let flags = MountFlags { dev: false, allow_root: true, read_only: true, ..MountFlags::default() };
         assert_eq!(
             helper_options(&flags),
             "fsname=lamel,subtype=lamel,ro,nodev,noatime,default_permissions,allow_other"
@@ -484,26 +436,10 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_do() {
-        let missing = MountError::Mountpoint {
-            path: "/m".into(),
-            source: Errno::NOENT,
-        };
-        assert!(
-            missing.to_string().contains("create the directory"),
-            "{missing}"
-        );
-        assert!(
-            MountError::NoDevice(Errno::NOENT)
-                .to_string()
-                .contains("modprobe fuse")
-        );
+        let missing = MountError::Mountpoint { path: "/m".into(), source: Errno::NOENT };
+        assert!(missing.to_string().contains("create the directory"), "{missing}");
+        assert!(MountError::NoDevice(Errno::NOENT).to_string().contains("modprobe fuse"));
         let refused = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
-        assert!(
-            MountError::Helper {
-                said: refused.to_owned()
-            }
-            .to_string()
-            .contains("leave allow_other out")
-        );
+        assert!(MountError::Helper { said: refused.to_owned() }.to_string().contains("leave allow_other out"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -226,6 +227,11 @@ impl UnionFs {
         for link in self.links.forget(ino) {
             self.release_inode(link.parent);
         }
+    }
+
+    /// The upper's root, if its filesystem is to be synced when the mount ends.
+    pub(crate) fn upper_to_sync(&self) -> Option<Arc<OwnedFd>> {
+        self.upper.as_ref().filter(|upper| upper.durable).map(|upper| Arc::clone(&upper.root))
     }
 
     /// What the mount did and holds.

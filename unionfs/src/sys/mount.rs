@@ -28,6 +28,12 @@ pub(crate) struct Device {
     pub(crate) minor: u32,
 }
 
+/// Writes everything of the filesystem that `directory` lies on to disk.
+pub(crate) fn sync_filesystem(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::syncfs(rustix::fs::openat(directory, c".", flags, Mode::empty())?)
+}
+
 /// A new FUSE connection.
 pub(crate) fn open_device() -> Result<OwnedFd, Errno> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -42,11 +48,7 @@ pub(crate) fn is_connected(connection: BorrowedFd<'_>) -> bool {
 
 /// The directory that a mount will cover, as it is before.
 pub(crate) fn open_mountpoint(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Whether `directory` belongs to a FUSE mount that nobody serves any more.
@@ -88,11 +90,7 @@ pub(crate) fn uncover(directory: BorrowedFd<'_>) -> Result<(), Errno> {
 ///
 /// A plain user has it done by the helper; the helper's own words are the error then.
 pub fn unmount(path: &Path, lazy: bool) -> io::Result<()> {
-    let flags = if lazy {
-        UnmountFlags::DETACH
-    } else {
-        UnmountFlags::empty()
-    };
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
         Err(Errno::PERM) => helper_unmount(path, lazy),
         other => Ok(other?),
@@ -101,17 +99,10 @@ pub fn unmount(path: &Path, lazy: bool) -> io::Result<()> {
 
 /// The filesystem that `path` names, without asking its server for anything.
 pub(crate) fn device_of(path: &Path) -> Result<Device, Errno> {
-    let object = rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let object = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let sync = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let found = rustix::fs::statx(object, c"", sync, StatxFlags::empty())?;
-    Ok(Device {
-        major: found.stx_dev_major,
-        minor: found.stx_dev_minor,
-    })
+    Ok(Device { major: found.stx_dev_major, minor: found.stx_dev_minor })
 }
 
 /// One line of the mount table.
@@ -125,10 +116,7 @@ struct Entry {
 /// The mounts that this process can see, oldest first.
 fn table() -> io::Result<Vec<Entry>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .filter_map(entry)
-        .collect())
+    Ok(text.split(|byte| *byte == b'\n').filter_map(entry).collect())
 }
 
 fn entry(line: &[u8]) -> Option<Entry> {
@@ -136,11 +124,7 @@ fn entry(line: &[u8]) -> Option<Entry> {
     let device = fields.next()?.to_vec();
     let path = PathBuf::from(decode(fields.nth(1)?));
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Entry {
-        device,
-        path,
-        kind: String::from_utf8_lossy(kind).into_owned(),
-    })
+    Some(Entry { device, path, kind: String::from_utf8_lossy(kind).into_owned() })
 }
 
 /// Where a filesystem is mounted, as far as this process can see.
@@ -153,11 +137,7 @@ pub(crate) fn places_of(device: Device) -> io::Result<Vec<PathBuf>> {
 /// The filesystem type (`fuse.lamel`, …) of what is mounted right at `path`, which has no links in it.
 pub fn kind_at(path: &Path) -> io::Result<Option<String>> {
     // The youngest one covers the others.
-    Ok(table()?
-        .into_iter()
-        .rev()
-        .find(|entry| entry.path == path)
-        .map(|entry| entry.kind))
+    Ok(table()?.into_iter().rev().find(|entry| entry.path == path).map(|entry| entry.kind))
 }
 
 /// Undoes the kernel's `\ooo` escapes of a mountinfo field.
@@ -200,11 +180,7 @@ pub(crate) fn helper_mount(path: &Path, options: &str) -> Result<OwnedFd, Helper
         command.arg("-o").arg(options).arg("--").arg(path);
         // The socket is the helper's standard input: inherited without
         // being leaked to anything else that is started meanwhile.
-        command
-            .env("_FUSE_COMMFD", "0")
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
@@ -232,9 +208,7 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0u8];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
+    rustix::io::retry_on_intr(|| rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC))?;
     let descriptor = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
@@ -260,11 +234,7 @@ pub(crate) fn helper_unmount(path: &Path, lazy: bool) -> io::Result<()> {
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         // Its messages end in strerror's text and nothing else tells the kinds apart.
-        return Err(if said.contains("busy") {
-            Errno::BUSY.into()
-        } else {
-            io::Error::other(said)
-        });
+        return Err(if said.contains("busy") { Errno::BUSY.into() } else { io::Error::other(said) });
     }
     Err(Errno::PERM.into())
 }
@@ -282,19 +252,12 @@ mod tests {
 
     #[test]
     fn lines_of_the_mount_table() {
-        let line =
-            br"42 27 0:39 / /a\040b rw,nodev shared:1 master:2 - fuse.lamel src rw,user_id=0";
+        let line = br"42 27 0:39 / /a\040b rw,nodev shared:1 master:2 - fuse.lamel src rw,user_id=0";
         let entry = entry(line).unwrap();
-        assert_eq!(
-            (entry.device.as_slice(), entry.kind.as_str()),
-            (&b"0:39"[..], "fuse.lamel")
-        );
+        assert_eq!((entry.device.as_slice(), entry.kind.as_str()), (&b"0:39"[..], "fuse.lamel"));
         assert_eq!(entry.path, Path::new("/a b"));
         assert!(super::entry(b"").is_none());
-        assert_eq!(
-            kind_at(Path::new("/proc")).unwrap().as_deref(),
-            Some("proc")
-        );
+        assert_eq!(kind_at(Path::new("/proc")).unwrap().as_deref(), Some("proc"));
     }
 
     #[test]
