@@ -76,6 +76,9 @@ fn layers_of(mountpoint: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     };
     let (upper, lowers) = parse(&answer);
     let Some(upper) = upper else { bail!("{shown} is mounted without an upper: nothing can differ") };
+    if upper.starts_with(&place) {
+        bail!("{shown} covers its own upper layer {}; unmount it and use --upper", upper.display());
+    }
     Ok((upper, lowers))
 }
 

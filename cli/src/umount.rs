@@ -32,7 +32,7 @@ const LAZY_WAIT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 enum Daemon {
     /// A living process.
     Alive(OwnedFd),
-    /// It was killed, or does not let us ask.
+    /// It was killed, does not let us ask, or is out of sight.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let path = resolve(&args.mountpoint).with_context(|| shown.to_string())?;
     let Some(kind) = kind_at(&path)? else { bail!("{shown} is not a mountpoint") };
     let daemon = match ask(&path, QUESTION) {
-        Ok(answer) => Daemon::Alive(open_process(&answer)?),
+        Ok(answer) => open_process(&answer)?,
         Err(errno) if is_foreign(errno) => {
             bail!("{shown} is a mount of another kind ({kind}); use umount")
         }
@@ -83,10 +83,15 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-fn open_process(answer: &[u8]) -> Result<OwnedFd> {
+fn open_process(answer: &[u8]) -> Result<Daemon> {
     let pid = std::str::from_utf8(answer).ok().and_then(|text| text.trim().parse().ok()).and_then(Pid::from_raw);
     let pid = pid.context("the daemon gave no process id")?;
-    pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("process {} of the daemon", pid.as_raw_pid()))
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => Ok(Daemon::Alive(process)),
+        // Just ended, or a number of another pid namespace.
+        Err(Errno::SRCH) => Ok(Daemon::Unknown),
+        Err(errno) => Err(errno).with_context(|| format!("process {} of the daemon", pid.as_raw_pid())),
+    }
 }
 
 /// After a lazy unmount nobody waits for the last write: it is done before.

@@ -36,6 +36,18 @@ fn the_daemon_keeps_nothing_of_its_caller() {
 }
 
 #[test]
+fn the_daemon_does_not_keep_its_caller_s_locks() {
+    let s = scratch();
+    let bin = Subject::lamel_bin().canonicalize().unwrap().display().to_string();
+    let held = format!("exec 7>lock; flock 7; {bin} mount -o lowerdir=/proc/self/fd/8:lower0 mnt 8<lower1");
+    fs::write(s.lower(1).join("by-descriptor"), "").unwrap();
+    common::run_in(s.path(), &held);
+    common::run_in(s.path(), "flock -n lock true");
+    assert!(s.join("mnt/by-descriptor").exists() && s.join("mnt/file").exists());
+    succeeds(&s, "umount mnt");
+}
+
+#[test]
 fn what_is_wrong_is_said_and_nothing_is_mounted() {
     let s = scratch();
     fs::write(s.join("plain"), "").unwrap();
@@ -214,6 +226,8 @@ fn a_mount_may_cover_the_parent_of_its_own_layers() {
     succeeds(&s, "mount --lower place/lower --upper place/upper --work place/work place");
     assert_eq!(fs::read_to_string(place.join("inside")).unwrap(), "x");
     assert!(!place.join("lower").exists());
+    let out = run_words(&s, "diff place");
+    assert!(!out.success() && out.stderr.contains("covers its own upper layer"), "{}", out.stderr);
     fs::write(place.join("inside"), "changed").unwrap();
     fs::create_dir(place.join("new")).unwrap();
     succeeds(&s, "umount place");

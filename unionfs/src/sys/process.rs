@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// First byte of the daemon's message to its caller.
@@ -40,9 +40,7 @@ pub struct Starting(File);
 /// missing in the daemon, with whatever lock it held. That is checked.
 pub fn daemonize() -> io::Result<Side> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other(
-            "a process with several threads cannot go to the background",
-        ));
+        return Err(io::Error::other("a process with several threads cannot go to the background"));
     }
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the process has one thread, so that the child may do what the
@@ -75,13 +73,15 @@ impl Waiting {
 impl Starting {
     /// Lets the caller end in success. An error says that it is gone.
     ///
-    /// The standard streams are let go of first: whoever reads the caller's
-    /// output to its end must not wait for the daemon.
+    /// The standard streams are let go of first, and all else that was open when
+    /// the program began: whoever reads the caller's output to its end, or waits
+    /// for its lock on a file, must not wait for the daemon.
     pub fn ready(mut self) -> io::Result<()> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        close_inherited()?;
         self.0.write_all(&[READY])
     }
 
@@ -94,16 +94,37 @@ impl Starting {
     }
 }
 
+/// Closes the descriptors that the program was started with, but for the standard streams.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+        if number <= libc::STDERR_FILENO {
+            continue;
+        }
+        // SAFETY: the borrow ends with this call, which fails if the number
+        // that was just listed means nothing any more.
+        let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
+        if flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+            inherited.push(number);
+        }
+    }
+    for number in inherited {
+        // SAFETY: everything that this process opens is closed on exec. A
+        // descriptor that is not came through the exec and has no owner here.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    Ok(())
+}
+
 /// Lets the process open as many files as its hard limit allows.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;
     }
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(errno) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("cannot raise the limit of open files: {errno}");
     }
@@ -131,19 +152,11 @@ impl Signals {
     /// Holds the signals back in this thread and in those that it will start.
     pub(crate) fn hold() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGUSR1,
-        ] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
             set.add(signal);
         }
         set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(
-            &set,
-            SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
-        )?))
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
     /// Waits for the next signal; `None` once the other end of `stop` is closed.
@@ -151,11 +164,7 @@ impl Signals {
         loop {
             if let Some(info) = self.0.read_signal()? {
                 let usr1 = u32::try_from(Signal::SIGUSR1 as i32).ok();
-                return Ok(Some(if Some(info.ssi_signo) == usr1 {
-                    Request::Report
-                } else {
-                    Request::End
-                }));
+                return Ok(Some(if Some(info.ssi_signo) == usr1 { Request::Report } else { Request::End }));
             }
             let mut fds = [
                 PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
