@@ -208,6 +208,11 @@ impl InodeTable {
         self.inodes.len()
     }
 
+    /// Gives back the room of inodes that are gone.
+    pub(crate) fn shrink(&self) {
+        self.inodes.shrink_to_fit();
+    }
+
     /// The inode of an object whose own number is `ino`: the one in the table
     /// that `is_same` knows, or the one that `make` makes. Counts one look-up by
     /// the kernel if `count`.

@@ -22,6 +22,10 @@ use crate::whiteout::{Markers, Namespace};
 /// How long the kernel keeps what it was told, when nothing limits it.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
+/// Memory is given back each time that this many inodes were forgotten: the
+/// kernel drops them in such numbers when it is short of memory itself.
+const TRIM_EVERY: u64 = 50_000;
+
 /// What of the options matters while serving.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -51,6 +55,8 @@ pub struct Counters {
     pub attribute_copy_ups: AtomicU64,
     /// Opens that the kernel serves by itself.
     pub passthrough_opens: AtomicU64,
+    /// Inodes that left the table.
+    pub forgotten: AtomicU64,
 }
 
 impl Counters {
@@ -224,6 +230,10 @@ impl UnionFs {
     fn gone(&self, ino: u64) {
         self.handles.forget(ino);
         self.dirs.remove(ino);
+        if self.counters.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
+            self.inodes.shrink();
+            crate::sys::memory::trim();
+        }
         for link in self.links.forget(ino) {
             self.release_inode(link.parent);
         }

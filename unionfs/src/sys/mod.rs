@@ -7,6 +7,7 @@ pub(crate) mod copy;
 pub(crate) mod credentials;
 pub(crate) mod handle;
 pub(crate) mod ioctl;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod xattr;
