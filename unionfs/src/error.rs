@@ -57,8 +57,8 @@ pub enum Refusal {
     /// The mount has no upper, or is mounted `ro`.
     #[error("read-only mount")]
     ReadOnly,
-    /// Names beginning `.wh.` are whiteouts on disk.
-    #[error("names beginning with .wh. are reserved for whiteouts")]
+    /// The name is that of a whiteout file on disk.
+    #[error("names that begin as whiteout files do are reserved")]
     ReservedName,
     /// The device 0:0 is a whiteout on disk; or a mark was addressed by its own name.
     #[error("reserved for the bookkeeping of the union")]

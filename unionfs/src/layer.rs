@@ -110,6 +110,7 @@ pub struct LayerEntry {
 
 /// The answer of one layer to one name.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for the length of one look-up")]
 pub enum Lookup {
     /// The layer says nothing about the name.
     Absent,

@@ -70,6 +70,7 @@ impl Hit {
 }
 
 /// What one layer says to a way.
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for the length of one look-up")]
 enum Step {
     Absent,
     Stop,
@@ -206,7 +207,7 @@ impl UnionFs {
             data = data_of(&hits, usize::from(top.layer) + 1, &lower.name, &mut attr)?;
         }
         if attr.nlink > 1
-            && let Some(joined) = self.joined(&lower, data.as_ref(), &attr, ino)?
+            && let Some(joined) = self.joined(&lower, data.as_deref(), &attr, ino)?
         {
             return Ok(Some(joined));
         }
@@ -215,7 +216,7 @@ impl UnionFs {
     }
 
     /// A lower name of a file that was copied up through another of its names.
-    fn joined(&self, lower: &LowerFile, data: Option<&Box<LowerFile>>, here: &Attr, ino: u64) -> Result<Option<Found>> {
+    fn joined(&self, lower: &LowerFile, data: Option<&LowerFile>, here: &Attr, ino: u64) -> Result<Option<Found>> {
         let Some(upper) = &self.upper else {
             return Ok(None);
         };
@@ -237,7 +238,7 @@ impl UnionFs {
             below = Some(lower.clone());
         }
         let upper = Some(UpperFile::Indexed(Arc::from(key.as_os_str())));
-        let data = data.filter(|_| below.is_some()).cloned();
+        let data = data.filter(|_| below.is_some()).map(|data| Box::new(data.clone()));
         let body = FoundBody::File { upper, lower: below, data };
         Ok(Some(Found { attr, ino: marks.ino.unwrap_or(ino), upper_id: None, body }))
     }

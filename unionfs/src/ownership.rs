@@ -48,7 +48,7 @@ pub fn parse_override(value: &[u8]) -> Option<StatOverride> {
 fn parse_format(text: &str) -> Option<(u32, u64)> {
     let device = |rest: &str| {
         let (major, minor) = rest.split_once('-')?;
-        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
+        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
     };
     Some(match text {
         "dir" => (libc::S_IFDIR, 0),
@@ -71,8 +71,8 @@ pub(crate) fn format_override(attr: &Attr) -> String {
         libc::S_IFLNK => "symlink".to_owned(),
         libc::S_IFIFO => "pipe".to_owned(),
         libc::S_IFSOCK => "socket".to_owned(),
-        libc::S_IFBLK => format!("block-{}-{}", libc::major(attr.rdev), libc::minor(attr.rdev)),
-        libc::S_IFCHR => format!("char-{}-{}", libc::major(attr.rdev), libc::minor(attr.rdev)),
+        libc::S_IFBLK => format!("block-{}-{}", rustix::fs::major(attr.rdev), rustix::fs::minor(attr.rdev)),
+        libc::S_IFCHR => format!("char-{}-{}", rustix::fs::major(attr.rdev), rustix::fs::minor(attr.rdev)),
         _ => "file".to_owned(),
     };
     format!("{}:{}:{:04o}:{kind}", attr.uid, attr.gid, attr.mode & 0o7777)
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(parsed, StatOverride { uid: 0, gid: 12, permissions: 0o644, format: None });
         assert_eq!(parse_override(b"1:2:4755:file").unwrap().permissions, 0o4755);
         let device = parse_override(b"0:0:600:block-8-1").unwrap();
-        assert_eq!(device.format, Some((libc::S_IFBLK, libc::makedev(8, 1))));
+        assert_eq!(device.format, Some((libc::S_IFBLK, rustix::fs::makedev(8, 1))));
         for bad in [
             &b""[..],
             b"1",

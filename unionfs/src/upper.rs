@@ -16,7 +16,7 @@ use crate::error::{Error, LayerRole, OpenError, Result};
 use crate::layer::{LayerEntry, Lookup, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
 use crate::sys::at;
-use crate::sys::xattr::{self, Target};
+use crate::sys::xattr::Target;
 use crate::whiteout::{Markers, Namespace};
 
 /// The writable layer.
@@ -56,16 +56,12 @@ impl Upper {
         }
         let elsewhere = || OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() };
         // Nothing is made in a directory that cannot serve.
-        let device = |dir: &OwnedFd| at::fstat(dir.as_fd()).map(|stat| stat.st_dev).map_err(OpenError::Prepare);
-        if device(&root)? != device(&work)? {
+        if !at::same_mount(root.as_fd(), work.as_fd()).map_err(OpenError::Prepare)? {
             return Err(elsewhere());
         }
         let locks = [lock(LayerRole::Upper, path, &root)?, lock(LayerRole::Work, work_path, &work)?];
         let staging = subdirectory(&work, "work").map_err(OpenError::Prepare)?;
         empty(&staging, 0).map_err(OpenError::Prepare)?;
-        if !can_rename(&staging, &root).map_err(OpenError::Prepare)? {
-            return Err(elsewhere());
-        }
         let namespace = choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
         let devices = options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
         let index = if options.index && namespace.is_some() {
@@ -294,39 +290,11 @@ fn remove_tree(dir: &OwnedFd, name: &OsStr, depth: usize) -> Result<()> {
     at::rmdir(dir.as_fd(), name)
 }
 
-/// Whether names can move between staging directory and upper: same filesystem
-/// and same mount.
-fn can_rename(staging: &OwnedFd, root: &OwnedFd) -> Result<bool> {
-    let name = OsStr::new("#probe");
-    drop(at::create(staging.as_fd(), name, OFlags::WRONLY, 0o600)?);
-    let probe = OsString::from(format!("{}lamel-probe", String::from_utf8_lossy(crate::whiteout::WHITEOUT_PREFIX)));
-    let before = at::fstat(root.as_fd())?;
-    let moved = at::link(staging.as_fd(), name, root.as_fd(), &probe);
-    if moved.is_ok() {
-        at::unlink(root.as_fd(), &probe)?;
-        at::utimens(root.as_fd(), OsStr::new("."), &crate::attr::times_of(&(&before).into()))?;
-    }
-    at::unlink(staging.as_fd(), name)?;
-    match moved {
-        Ok(()) => Ok(true),
-        Err(error) if error.errno() == Errno::XDEV => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 fn choose_namespace(staging: &OwnedFd, wanted: MarkNamespace) -> Result<Option<Namespace>> {
-    let works = |name: &str| -> Result<bool> {
-        let target = Target::At(staging.as_fd(), OsStr::new("."));
-        match xattr::set(target, OsStr::new(name), b"y", 0) {
-            Ok(()) => xattr::remove(target, OsStr::new(name)).map(|()| true),
-            Err(error) if matches!(error.errno(), Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    if wanted != MarkNamespace::User && works("trusted.overlay.probe")? {
+    if wanted != MarkNamespace::User && Namespace::Trusted.is_writable(staging.as_fd())? {
         return Ok(Some(Namespace::Trusted));
     }
-    if wanted != MarkNamespace::Trusted && works("user.overlay.probe")? {
+    if wanted != MarkNamespace::Trusted && Namespace::User.is_writable(staging.as_fd())? {
         return Ok(Some(Namespace::User));
     }
     Ok(None)

@@ -106,6 +106,18 @@ impl Namespace {
     fn key(self, key: Key) -> String {
         format!("{}{}", self.prefix(), key.suffix())
     }
+
+    /// Whether this process may keep marks of this namespace on the filesystem of `dir`.
+    pub(crate) fn is_writable(self, dir: BorrowedFd<'_>) -> Result<bool> {
+        use rustix::io::Errno;
+        let target = Target::At(dir, OsStr::new("."));
+        let name = format!("{}probe", self.prefix());
+        match xattr::set(target, OsStr::new(&name), b"y", 0) {
+            Ok(()) => xattr::remove(target, OsStr::new(&name)).map(|()| true),
+            Err(error) if matches!(error.errno(), Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Whether a directory entry is a whiteout as far as its attributes tell.

@@ -153,9 +153,5 @@ fn security_context(token: &Token<'_>) -> Result<String, OptionError> {
         return Err(token.bad("an SELinux context"));
     }
     let key = shown(token.key);
-    Ok(if text.contains(',') {
-        format!("{key}=\"{text}\"")
-    } else {
-        format!("{key}={text}")
-    })
+    Ok(if text.contains(',') { format!("{key}=\"{text}\"") } else { format!("{key}={text}") })
 }

@@ -5,10 +5,7 @@ use super::text::{Token, shown};
 use super::{OptionError, Options, Warning, flags, union};
 
 /// Takes one option; a warning comes back for one that is passed over.
-pub(super) fn apply(
-    token: &Token<'_>,
-    options: &mut Options,
-) -> Result<Option<Warning>, OptionError> {
+pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<Option<Warning>, OptionError> {
     match token.key {
         b"threaded" => options.threads = if token.switch()? { None } else { Some(1) },
         b"noxattrs" => options.xattr = !token.switch()?,

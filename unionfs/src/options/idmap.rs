@@ -8,11 +8,7 @@ const MAX_RANGES: usize = 340;
 
 /// Parses a map. containers/storage writes a colon before the first triple.
 pub(super) fn parse(key: &[u8], value: &[u8]) -> Result<Vec<IdRange>, OptionError> {
-    let bad = |why| OptionError::IdMap {
-        name: shown(key),
-        value: shown(value),
-        why,
-    };
+    let bad = |why| OptionError::IdMap { name: shown(key), value: shown(value), why };
     let text = std::str::from_utf8(value).map_err(|_| bad("not a number"))?;
     let numbers = text
         .strip_prefix(':')
@@ -28,11 +24,7 @@ pub(super) fn parse(key: &[u8], value: &[u8]) -> Result<Vec<IdRange>, OptionErro
     }
     let mut ranges: Vec<IdRange> = Vec::with_capacity(numbers.len() / 3);
     for triple in numbers.chunks_exact(3) {
-        let range = IdRange {
-            container: triple[0],
-            host: triple[1],
-            len: triple[2],
-        };
+        let range = IdRange { container: triple[0], host: triple[1], len: triple[2] };
         if range.len == 0 {
             return Err(bad("a range of length 0"));
         }
@@ -64,12 +56,7 @@ mod tests {
 
     fn map(text: &str) -> Option<Vec<(u32, u32, u32)>> {
         let ranges = parse(b"uidmapping", text.as_bytes()).ok()?;
-        Some(
-            ranges
-                .iter()
-                .map(|range| (range.container, range.host, range.len))
-                .collect(),
-        )
+        Some(ranges.iter().map(|range| (range.container, range.host, range.len)).collect())
     }
 
     #[test]

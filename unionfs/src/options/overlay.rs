@@ -10,12 +10,7 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<(), Opti
     if union::apply(token, options)? || flags::apply(token, &mut options.flags)? {
         return Ok(());
     }
-    let refused = |why| {
-        Err(OptionError::Refused {
-            name: shown(token.key),
-            why,
-        })
-    };
+    let refused = |why| Err(OptionError::Refused { name: shown(token.key), why });
     match token.key {
         b"nfs_export" if token.switch()? => refused(
             "FUSE file handles do not outlive the daemon, so that an NFS server could not keep its promises; \
@@ -29,10 +24,7 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<(), Opti
         // What lamel does anyway: the daemon works with the rights of its mounter.
         b"nfs_export" | b"verity" | b"uuid" | b"override_creds" => Ok(()),
         b"nooverride_creds" => refused("the daemon always works with the rights of its mounter"),
-        unknown => Err(OptionError::Unknown {
-            name: shown(unknown),
-            nearest: suggestion(unknown),
-        }),
+        unknown => Err(OptionError::Unknown { name: shown(unknown), nearest: suggestion(unknown) }),
     }
 }
 

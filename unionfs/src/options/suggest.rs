@@ -23,9 +23,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut cost = (last[j] + usize::from(x != y))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
+            let mut cost = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 cost = cost.min(before_last[j - 1] + 1);
             }
@@ -42,13 +40,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, want) in [
-            ("", "", 0),
-            ("", "ab", 2),
-            ("lowerdri", "lowerdir", 1),
-            ("lowrdir", "lowerdir", 1),
-            ("ro", "rw", 1),
-        ] {
+        for (a, b, want) in
+            [("", "", 0), ("", "ab", 2), ("lowerdri", "lowerdir", 1), ("lowrdir", "lowerdir", 1), ("ro", "rw", 1)]
+        {
             assert_eq!(distance(a.as_bytes(), b.as_bytes()), want, "{a} {b}");
             assert_eq!(distance(b.as_bytes(), a.as_bytes()), want, "{b} {a}");
         }

@@ -52,25 +52,13 @@ fn next_token(text: &[u8]) -> Result<(Option<Token<'_>>, &[u8]), OptionError> {
             None => return Err(OptionError::UnclosedQuote { name: shown(key) }),
         };
         return match after.first() {
-            None | Some(b',') => Ok((
-                Some(Token {
-                    key,
-                    value: Some(inner),
-                }),
-                after.get(1..).unwrap_or_default(),
-            )),
+            None | Some(b',') => Ok((Some(Token { key, value: Some(inner) }), after.get(1..).unwrap_or_default())),
             Some(_) => Err(OptionError::UnclosedQuote { name: shown(key) }),
         };
     }
     let value_end = end_of(value, |byte| byte == b',');
     let (value, rest) = value.split_at(value_end);
-    Ok((
-        Some(Token {
-            key,
-            value: Some(value),
-        }),
-        rest.get(1..).unwrap_or_default(),
-    ))
+    Ok((Some(Token { key, value: Some(value) }), rest.get(1..).unwrap_or_default()))
 }
 
 /// Position of the first unescaped byte that `stops`, or the length.
@@ -105,10 +93,7 @@ pub(super) fn path(key: &[u8], raw: &[u8]) -> Result<PathBuf, OptionError> {
         return Err(OptionError::EmptyPath { name: shown(key) });
     }
     if plain.len() > MAX_PATH {
-        return Err(OptionError::PathTooLong {
-            name: shown(key),
-            len: plain.len(),
-        });
+        return Err(OptionError::PathTooLong { name: shown(key), len: plain.len() });
     }
     Ok(PathBuf::from(OsString::from_vec(plain)))
 }
@@ -121,9 +106,7 @@ pub(super) fn paths(key: &[u8], raw: &[u8]) -> Result<Vec<PathBuf>, OptionError>
         let end = end_of(text, |byte| byte == b':');
         if found.len() == MAX_LOWERS {
             let more = text.iter().filter(|byte| **byte == b':').count();
-            return Err(OptionError::TooManyLowers {
-                count: MAX_LOWERS + 1 + more,
-            });
+            return Err(OptionError::TooManyLowers { count: MAX_LOWERS + 1 + more });
         }
         found.push(path(key, &text[..end])?);
         rest = text.get(end + 1..);
@@ -136,13 +119,7 @@ pub(super) fn shown(raw: &[u8]) -> String {
     const LONGEST: usize = 80;
     let text: String = String::from_utf8_lossy(raw)
         .chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
         .take(LONGEST + 1)
         .collect();
     match text.char_indices().nth(LONGEST) {
@@ -190,41 +167,23 @@ mod tests {
 
     #[test]
     fn quotes_protect_commas() {
-        assert_eq!(
-            split(r#"context="u:r:t:s0:c1,c2",volatile"#),
-            ["context=u:r:t:s0:c1,c2", "volatile"]
-        );
+        assert_eq!(split(r#"context="u:r:t:s0:c1,c2",volatile"#), ["context=u:r:t:s0:c1,c2", "volatile"]);
         assert_eq!(split(r#"upperdir=/a"b,ro"#), [r#"upperdir=/a"b"#, "ro"]);
         assert_eq!(split(r#"upperdir=\"a,ro"#), [r#"upperdir=\"a"#, "ro"]);
         for bad in [r#"context="a,b"#, r#"context="a"b,c"#] {
-            assert!(matches!(
-                tokens(OsStr::new(bad)),
-                Err(OptionError::UnclosedQuote { .. })
-            ));
+            assert!(matches!(tokens(OsStr::new(bad)), Err(OptionError::UnclosedQuote { .. })));
         }
     }
 
     #[test]
     fn sizes_are_bounded() {
         let long = "a".repeat(MAX_TEXT + 1);
-        assert!(matches!(
-            tokens(OsStr::new(&long)),
-            Err(OptionError::TooLong { .. })
-        ));
+        assert!(matches!(tokens(OsStr::new(&long)), Err(OptionError::TooLong { .. })));
         let many = vec!["/l"; MAX_LOWERS + 1].join(":");
-        assert!(matches!(
-            paths(b"lowerdir", many.as_bytes()),
-            Err(OptionError::TooManyLowers { count: 501 })
-        ));
-        assert_eq!(
-            paths(b"lowerdir", &many.as_bytes()[3..]).unwrap().len(),
-            MAX_LOWERS
-        );
+        assert!(matches!(paths(b"lowerdir", many.as_bytes()), Err(OptionError::TooManyLowers { count: 501 })));
+        assert_eq!(paths(b"lowerdir", &many.as_bytes()[3..]).unwrap().len(), MAX_LOWERS);
         let deep = "/d".repeat(MAX_PATH);
-        assert!(matches!(
-            path(b"upperdir", deep.as_bytes()),
-            Err(OptionError::PathTooLong { .. })
-        ));
+        assert!(matches!(path(b"upperdir", deep.as_bytes()), Err(OptionError::PathTooLong { .. })));
         assert!(matches!(tokens(OsStr::new("a\0b")), Err(OptionError::Nul)));
     }
 

@@ -1,9 +1,7 @@
 //! Options of the union that both dialects spell alike.
 
 use super::text::{Token, path, paths};
-use super::{
-    MAX_LOWERS, MarkNamespace, OptionError, Options, RedirectDir, XattrPermissions, idmap,
-};
+use super::{MAX_LOWERS, MarkNamespace, OptionError, Options, RedirectDir, XattrPermissions, idmap};
 
 /// Names that [`apply`] knows.
 pub(super) const KNOWN: &[&str] = &[
@@ -42,9 +40,7 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<bool, Op
         b"lowerdir" => options.lowers = paths(token.key, token.needed()?)?,
         b"lowerdir+" => {
             if options.lowers.len() == MAX_LOWERS {
-                return Err(OptionError::TooManyLowers {
-                    count: MAX_LOWERS + 1,
-                });
+                return Err(OptionError::TooManyLowers { count: MAX_LOWERS + 1 });
             }
             options.lowers.push(path(token.key, token.needed()?)?);
         }

@@ -30,6 +30,19 @@ pub(crate) fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
     fs::fstat(fd).map_err(|errno| Error::call("fstat", OsStr::new("<fd>"), errno))
 }
 
+/// Whether names can move between two directories: same filesystem, same mount.
+pub(crate) fn same_mount(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
+    use rustix::fs::StatxFlags;
+    let mount = |fd| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+        let x = fs::statx(fd, c"", flags, StatxFlags::MNT_ID)
+            .map_err(|errno| Error::call("statx", OsStr::new("<fd>"), errno))?;
+        // Linux before 5.8 leaves the mount at 0.
+        Ok::<_, Error>((x.stx_dev_major, x.stx_dev_minor, x.stx_mnt_id))
+    };
+    Ok(mount(a)? == mount(b)?)
+}
+
 /// Opens `name` itself, never what a symlink points to.
 pub(crate) fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
     fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
