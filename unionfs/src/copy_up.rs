@@ -152,8 +152,7 @@ impl UnionFs {
         at::mkdir(staging, &staged.name, 0o700)?;
         let copy = at::open_dir(staging, &staged.name)?;
         let target = Target::At(copy.as_fd(), OsStr::new("."));
-        self.copy_xattrs(inode, target)?;
-        self.set_attr(target, &source.attr)?;
+        self.set_attr(inode, target, &source.attr)?;
         upper.markers.set_ino(target, inode.ino)?;
         let parent = self.upper_dir(&link.parent)?;
         self.keep_times(&link.parent, || {
@@ -185,8 +184,7 @@ impl UnionFs {
             at::mknod(staging, &staged.name, attr.format() | 0o600, attr.rdev)?;
         }
         let target = Target::At(staging, &staged.name);
-        self.copy_xattrs(inode, target)?;
-        self.set_attr(target, attr)?;
+        self.set_attr(inode, target, attr)?;
         self.publish_new(inode, source, Made::Named(&staged.name))?;
         if source.link.is_some() {
             staged.publish();
@@ -214,8 +212,7 @@ impl UnionFs {
             at::truncate(copy.as_fd(), source.attr.size)?;
             upper.markers.set_metacopy(target)?;
         }
-        self.copy_xattrs(inode, target)?;
-        self.set_attr(target, &source.attr)?;
+        self.set_attr(inode, target, &source.attr)?;
         if with_data && source.attr.size > 0 && upper.durable {
             at::fsync(copy.as_fd(), false)?;
         }
@@ -439,19 +436,22 @@ impl UnionFs {
         Ok(())
     }
 
-    /// Owner, mode and times, in the order in which none undoes another.
-    fn set_attr(&self, target: Target<'_>, attr: &Attr) -> Result<()> {
+    /// Owner, xattrs, mode and times, in the order in which none undoes another: a change of owner drops
+    /// `security.capability`, and a mode without write permission may refuse xattrs.
+    fn set_attr(&self, inode: &Arc<Inode>, target: Target<'_>, attr: &Attr) -> Result<()> {
         let backing = match target {
             Target::At(dir, name) => Owned::At(dir, name),
             Target::Fd(fd) => Owned::Fd(fd),
         };
         match self.upper()?.override_key {
             Some(key) if attr.format() != libc::S_IFLNK => {
+                self.copy_xattrs(inode, target)?;
                 set_override(target, key, attr)?;
                 backing.chmod(0o755)?;
             }
             _ => {
                 backing.chown(attr.uid, attr.gid)?;
+                self.copy_xattrs(inode, target)?;
                 if attr.format() != libc::S_IFLNK {
                     backing.chmod(attr.mode & 0o7777)?;
                 }
