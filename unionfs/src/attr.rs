@@ -182,6 +182,17 @@ impl UnionFs {
         self.getattr(inode)
     }
 
+    /// Takes away the bits that a change of content by others than root takes away.
+    pub(crate) fn drop_setid(&self, inode: &Arc<Inode>) -> Result<()> {
+        let mode = self.disk_attr(inode)?.mode;
+        let kept = if mode & libc::S_IXGRP == 0 { libc::S_ISGID } else { 0 };
+        let now = mode & !(libc::S_ISUID | libc::S_ISGID) | mode & kept;
+        if now == mode {
+            return Ok(());
+        }
+        self.setattr(inode, &SetAttr { mode: Some(now & 0o7777), ..SetAttr::default() }).map(drop)
+    }
+
     fn apply(&self, backing: &Backing<'_>, change: &SetAttr, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         if let Some(key) = self.owners.override_key() {
             if change.mode.is_some() || uid.is_some() || gid.is_some() {

@@ -46,8 +46,15 @@ fn as_file(content: &Content) -> Result<&OwnedFd> {
 }
 
 impl UnionFs {
-    /// Opens a regular file; opening for writing copies it up first.
-    pub(crate) fn open_file(&self, inode: &Arc<Inode>, flags: OFlags, register: Register<'_>) -> Result<Opened> {
+    /// Opens a regular file; opening for writing copies it up first. A truncation by one `unprivileged` takes the
+    /// set-id bits away: the kernel, which leaves the truncation to this call, does not.
+    pub(crate) fn open_file(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlags,
+        unprivileged: bool,
+        register: Register<'_>,
+    ) -> Result<Opened> {
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let truncate = flags.contains(OFlags::TRUNC);
         if write || truncate {
@@ -59,6 +66,9 @@ impl UnionFs {
         let own = self.open_flags(write || truncate);
         let content = self.open_data(inode, own)?;
         if truncate {
+            if unprivileged {
+                self.drop_setid(inode)?;
+            }
             at::truncate(as_file(&content)?.as_fd(), 0)?;
         }
         Ok(self.add_handle(inode, own, seen, content, register))

@@ -61,14 +61,8 @@ impl Adapter {
         &self.fs
     }
 
-    /// Whether the kernel should ask again for attributes of an inode: pages
-    /// written through a mapping of a passthrough file change its times.
     fn refresh(&self, ino: u64) {
-        if let Some(notifier) = self.notifier.get()
-            && let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0)
-        {
-            tracing::debug!(%error, ino, "attributes not invalidated");
-        }
+        refresh(&self.notifier, ino);
     }
 }
 
@@ -154,6 +148,16 @@ fn nothing() -> FileAttr {
         mtime: (0, 0),
         ctime: (0, 0),
     })
+}
+
+/// Makes the kernel ask again for the attributes of an inode that changed without its notice: pages written through a
+/// mapping of a passthrough file change times, an open that truncates may take set-id bits away.
+fn refresh(notifier: &OnceLock<Notifier>, ino: u64) {
+    if let Some(notifier) = notifier.get()
+        && let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0)
+    {
+        tracing::debug!(%error, ino, "attributes not invalidated");
+    }
 }
 
 fn caller(request: &Request, umask: u32) -> Caller {
@@ -341,14 +345,22 @@ impl fuser::Filesystem for Adapter {
         reply_entry(reply, "link", ino.0, &fs.settings.ttl, made);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.count();
         let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let slow = write && !flags.contains(OFlags::TRUNC) && fs.moves_more_than(ino.0, SLOW_BYTES);
+        let unprivileged = req.uid() != 0;
+        let notifier = Arc::clone(&self.notifier);
         self.serve(slow, move |fs| {
-            let opened =
-                fs.inodes.get(ino.0).and_then(|inode| fs.open_file(&inode, flags, &|fd| reply.open_backing(fd)));
+            let opened = fs
+                .inodes
+                .get(ino.0)
+                .and_then(|inode| fs.open_file(&inode, flags, unprivileged, &|fd| reply.open_backing(fd)));
+            if unprivileged && flags.contains(OFlags::TRUNC) {
+                // Set-id bits may have gone.
+                refresh(&notifier, ino.0);
+            }
             match opened {
                 Ok(Opened { handle, access: Access::Passthrough(id) }) => {
                     reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
