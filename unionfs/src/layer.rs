@@ -151,6 +151,12 @@ pub trait Layer: Send + Sync {
     /// Where the layer lies, for people.
     fn source(&self) -> &Path;
 
+    /// Whether redirects and metacopies of this layer are followed. A layer that
+    /// came from an archive has no say in where the union looks.
+    fn is_trusted(&self) -> bool {
+        false
+    }
+
     /// Looks `name` up; `last` says that nothing lies below this layer, so that
     /// whiteouts need not be told from absence.
     fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup>;
@@ -262,6 +268,10 @@ impl Layer for DirLayer {
 
     fn source(&self) -> &Path {
         &self.source
+    }
+
+    fn is_trusted(&self) -> bool {
+        true
     }
 
     fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup> {

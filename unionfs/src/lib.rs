@@ -34,6 +34,8 @@ mod handle;
 mod hardlink;
 mod inode;
 mod lookup;
+#[cfg(test)]
+mod memory_layer;
 mod readdir;
 mod rename;
 #[allow(unsafe_code, reason = "the one place for it")]

@@ -286,7 +286,7 @@ impl UnionFs {
                     };
                     let last = lowers.last().is_some_and(|last| last.layer == lower.layer);
                     let found = self.layer(lower.layer).lookup(&lower.dir, name, last)?;
-                    (lower.layer, step(lower.layer, &lower.dir, name, found))
+                    (lower.layer, self.step(lower.layer, &lower.dir, name, found))
                 }
                 Way::Path(path) => {
                     if next > usize::from(bottom) {
@@ -337,6 +337,21 @@ impl UnionFs {
         Ok(hits)
     }
 
+    /// A layer's answer, less what an untrusted layer has no say in.
+    fn step(&self, layer: u16, dir: &Arc<LayerDir>, name: &OsStr, found: Lookup) -> Step {
+        match found {
+            Lookup::Absent => Step::Absent,
+            Lookup::Whiteout => Step::Stop,
+            Lookup::Found { mut entry, hides } => {
+                if !self.layer(layer).is_trusted() {
+                    (entry.marks.redirect, entry.marks.metacopy) = (None, false);
+                }
+                let hit = Hit { layer, dir: Arc::clone(dir), name: name.to_owned(), entry };
+                Step::Hit(hit, Ends { hides, rerouted: None })
+            }
+        }
+    }
+
     /// Follows a path from one layer's root.
     fn walk_path(&self, layer: u16, path: &[OsString], last: bool) -> Result<Step> {
         let this = self.layer(layer);
@@ -355,7 +370,9 @@ impl UnionFs {
                     entry
                 }
             };
-            if let Some(redirect) = self.redirect(name, &entry.marks, usize::from(layer) + 1)? {
+            if this.is_trusted()
+                && let Some(redirect) = self.redirect(name, &entry.marks, usize::from(layer) + 1)?
+            {
                 let mut rerouted = match redirect {
                     Redirect::Absolute(path) => path,
                     Redirect::Sibling(name) => {
@@ -370,7 +387,7 @@ impl UnionFs {
             dir = this.child(&dir, name, &entry);
         }
         let found = this.lookup(&dir, name, last)?;
-        Ok(match step(layer, &dir, name, found) {
+        Ok(match self.step(layer, &dir, name, found) {
             Step::Hit(hit, own) => {
                 ends.hides |= own.hides;
                 Step::Hit(hit, ends)
@@ -466,16 +483,6 @@ impl UnionFs {
             attr.nlink = attr.nlink.saturating_sub(gone);
         }
         Ok(())
-    }
-}
-
-fn step(layer: u16, dir: &Arc<LayerDir>, name: &OsStr, found: Lookup) -> Step {
-    match found {
-        Lookup::Absent => Step::Absent,
-        Lookup::Whiteout => Step::Stop,
-        Lookup::Found { entry, hides } => {
-            Step::Hit(Hit { layer, dir: Arc::clone(dir), name: name.to_owned(), entry }, Ends { hides, rerouted: None })
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::fd_cache::FdCache;
 use crate::handle::Handles;
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
-use crate::layer::{DirLayer, Layer, MAX_LOWERS};
+use crate::layer::{DirLayer, Layer, Lookup, MAX_LOWERS};
 use crate::options::{Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
 use crate::sys::at;
@@ -113,11 +113,20 @@ impl UnionFs {
     /// # Errors
     /// [`OpenError`] says which directory of the stack is at fault and what to do.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        if options.lowers.is_empty() {
+        Self::open_over(options, Vec::new())
+    }
+
+    /// The same with more layers, of any kind, below the directories of the options.
+    ///
+    /// # Errors
+    /// As [`UnionFs::open`].
+    pub fn open_over(options: &Options, below: Vec<Box<dyn Layer>>) -> Result<Self, OpenError> {
+        let count = options.lowers.len() + below.len();
+        if count == 0 {
             return Err(OpenError::NoLower);
         }
-        if options.lowers.len() > MAX_LOWERS {
-            return Err(OpenError::TooManyLowers(options.lowers.len()));
+        if count > MAX_LOWERS {
+            return Err(OpenError::TooManyLowers(count));
         }
         let owners = Owners::new(&options.ownership);
         let upper = match (&options.upper, &options.work) {
@@ -131,7 +140,7 @@ impl UnionFs {
         };
         let (upper_fds, lower_fds) = cache_sizes();
         let cache = Arc::new(FdCache::new(lower_fds));
-        let mut lowers: Vec<Box<dyn Layer>> = Vec::with_capacity(options.lowers.len());
+        let mut lowers: Vec<Box<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
             lowers.push(Box::new(DirLayer::open(
                 path,
@@ -141,6 +150,7 @@ impl UnionFs {
                 &cache,
             )?));
         }
+        lowers.extend(below);
         Self::assemble(options, owners, upper, lowers, upper_fds)
     }
 
@@ -160,15 +170,19 @@ impl UnionFs {
             upper_marks = upper.markers.read(itself, None).map_err(OpenError::Prepare)?;
         }
         let mut parts = Vec::new();
+        let mut hidden = upper_marks.opaque;
         for (position, layer) in lowers.iter().enumerate() {
-            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(OpenError::Prepare)?;
-            devices.push(attr.dev);
-            if !upper_marks.opaque {
+            let last = position + 1 == lowers.len();
+            let root = layer.lookup(layer.root(), std::ffi::OsStr::new("."), last).map_err(OpenError::Prepare)?;
+            let Lookup::Found { entry, hides } = root else { continue };
+            devices.push(entry.attr.dev);
+            if !hidden {
                 parts.push(LowerDir {
                     layer: u16::try_from(position).unwrap_or(u16::MAX),
                     dir: Arc::clone(layer.root()),
                 });
             }
+            hidden |= hides || entry.marks.opaque;
         }
         let root = Body::Dir(Box::new(DirBody {
             upper: if upper.is_some() { UpperDir::Named } else { UpperDir::Absent },
