@@ -230,6 +230,12 @@ pub enum OpenError {
         /// The workdir.
         work: std::path::PathBuf,
     },
+    /// Deletions could not be recorded: the upper would lie in another union.
+    #[error("workdir {work}: its filesystem holds no whiteouts; an upper cannot lie inside another union", work = .work.display())]
+    NoWhiteouts {
+        /// The workdir.
+        work: std::path::PathBuf,
+    },
     /// One contains the other.
     #[error("workdir {work} and upperdir {upper} must be separate directories, neither inside the other", work = .work.display(), upper = .upper.display())]
     Overlap {

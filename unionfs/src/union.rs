@@ -12,7 +12,7 @@ use crate::fd_cache::FdCache;
 use crate::handle::Handles;
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
-use crate::layer::{DirLayer, Layer, Lookup, MAX_LOWERS};
+use crate::layer::{DirLayer, Layer, MAX_LOWERS};
 use crate::options::{Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
 use crate::sys::at;
@@ -170,19 +170,12 @@ impl UnionFs {
             upper_marks = upper.markers.read(itself, None).map_err(OpenError::Prepare)?;
         }
         let mut parts = Vec::new();
-        let mut hidden = upper_marks.opaque;
         for (position, layer) in lowers.iter().enumerate() {
-            let last = position + 1 == lowers.len();
-            let root = layer.lookup(layer.root(), std::ffi::OsStr::new("."), last).map_err(OpenError::Prepare)?;
-            let Lookup::Found { entry, hides } = root else { continue };
-            devices.push(entry.attr.dev);
-            if !hidden {
-                parts.push(LowerDir {
-                    layer: u16::try_from(position).unwrap_or(u16::MAX),
-                    dir: Arc::clone(layer.root()),
-                });
-            }
-            hidden |= hides || entry.marks.opaque;
+            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(OpenError::Prepare)?;
+            devices.push(attr.dev);
+            // The root merges whatever a layer says of it, as in kernel overlayfs.
+            let layer_position = u16::try_from(position).unwrap_or(u16::MAX);
+            parts.push(LowerDir { layer: layer_position, dir: Arc::clone(layer.root()) });
         }
         let root = Body::Dir(Box::new(DirBody {
             upper: if upper.is_some() { UpperDir::Named } else { UpperDir::Absent },

@@ -64,6 +64,10 @@ impl Upper {
         empty(&staging, 0).map_err(OpenError::Prepare)?;
         let namespace = choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
         let devices = options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
+        let markers = Markers { namespace, devices, opaque_file: options.format == UpperFormat::FuseOverlayfs };
+        if !markers.can_delete(staging.as_fd()) {
+            return Err(OpenError::NoWhiteouts { work: work_path.to_owned() });
+        }
         let index = if options.index && namespace.is_some() {
             Some(Arc::new(subdirectory(&work, "index").map_err(OpenError::Prepare)?))
         } else {
@@ -84,7 +88,7 @@ impl Upper {
             staging,
             index,
             index_used: AtomicBool::new(index_used),
-            markers: Markers { namespace, devices, opaque_file: options.format == UpperFormat::FuseOverlayfs },
+            markers,
             override_key,
             durable: !options.volatile && options.fsync,
             next_name: AtomicU64::new(0),

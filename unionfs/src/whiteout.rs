@@ -322,6 +322,13 @@ impl Markers {
         }
     }
 
+    /// Whether whiteouts can be made on the filesystem of `dir`, which is private.
+    pub(crate) fn can_delete(&self, dir: BorrowedFd<'_>) -> bool {
+        let name = OsStr::new("#whiteout");
+        let file = if self.devices { name.to_owned() } else { whiteout_file(name) };
+        self.make_whiteout(dir, name).and_then(|()| at::unlink(dir, &file)).is_ok()
+    }
+
     /// Removes the AUFS-style whiteout of `name`, if there is one.
     pub(crate) fn remove_whiteout_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         match at::unlink(dir, &whiteout_file(name)) {
