@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Passes the tests: installs what they need (Debian 12 packages, two published
+# crates), builds, and runs every suite on real mounts. Needs root.
+#   tests/run.sh            everything
+#   tests/run.sh NAME...    the named test targets of cli/Cargo.toml, or `unit`
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+    acl attr btrfs-progs buildah busybox-static e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
+    libnbd-bin make mmdebstrap nbdkit podman rsync skopeo sqlite3 strace uidmap util-linux xfsprogs
+)
+crates=(pjdfstest@0.2.2 fsx@0.3.2)
+
+[ "$(id -u)" = 0 ] || { echo "tests/run.sh: the tests mount and unmount: run as root" >&2; exit 1; }
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+installed=$(cargo install --list)
+for crate in "${crates[@]}"; do
+    grep -q "^${crate%@*} v${crate#*@}:" <<<"$installed" || cargo install --locked "$crate"
+done
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+[ -c /dev/fuse ] || modprobe fuse
+
+# The declared order: cheap ones first.
+targets=("$@")
+if [ ${#targets[@]} -eq 0 ]; then
+    targets=(unit $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' cli/Cargo.toml))
+fi
+for target in "${targets[@]}"; do
+    printf '\n== %s\n' "$target"
+    start=$SECONDS
+    case $target in
+        unit) cargo test --locked --workspace --lib --bins ;;
+        *) cargo test --locked -p lamel-cli --test "$target" ;;
+    esac
+    printf '== %s: %d s\n' "$target" $((SECONDS - start))
+done
