@@ -115,7 +115,7 @@ impl UnionFs {
             None => self.copy_up_dir(inode, &source),
             Some(file) => match source.attr.format() {
                 libc::S_IFREG => self.copy_up_file(inode, &source, file, depth),
-                _ => self.copy_up_special(inode, &source),
+                _ => self.copy_up_special(inode, &source, file, depth),
             },
         }
     }
@@ -170,7 +170,7 @@ impl UnionFs {
     }
 
     /// Symlinks, devices, FIFOs and sockets.
-    fn copy_up_special(&self, inode: &Arc<Inode>, source: &Source) -> Result<()> {
+    fn copy_up_special(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
         let staged = upper.stage();
         let staging = upper.staging().as_fd();
@@ -185,10 +185,8 @@ impl UnionFs {
         }
         let target = Target::At(staging, &staged.name);
         self.set_attr(inode, target, attr)?;
-        self.publish_new(inode, source, Made::Named(&staged.name))?;
-        if source.link.is_some() {
-            staged.publish();
-        }
+        // Whatever is not published goes with `staged`.
+        self.publish_new_file(inode, source, file, Made::Named(&staged.name), depth, true)?;
         Counters::count(&self.counters.attribute_copy_ups);
         Ok(())
     }
@@ -323,7 +321,7 @@ impl UnionFs {
         with_data: bool,
     ) -> Result<()> {
         let indexed = match &file.origin {
-            Some(lower) if source.attr.nlink > 1 => self.index_key(lower)?.map(|key| (lower, key)),
+            Some(lower) if source.attr.nlink > 1 && self.can_index(source.attr.format())? => self.index_key(lower)?.map(|key| (lower, key)),
             _ => None,
         };
         let Some((lower, (key, origin))) = indexed else {

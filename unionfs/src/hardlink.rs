@@ -20,6 +20,7 @@ use crate::lookup::Found;
 use crate::sys::at;
 use crate::sys::xattr::Target;
 use crate::union::UnionFs;
+use crate::whiteout::Namespace;
 
 /// The names of one file beyond this number are not remembered.
 const MAX_LINKS: usize = 64;
@@ -76,6 +77,11 @@ impl UnionFs {
         if state.link.as_ref().is_some_and(|link| link.is(parent, name)) {
             state.link = other;
         }
+    }
+
+    /// Whether objects of a type can hold the marks of an indexed file: symlinks and special files take no `user.*`.
+    pub(crate) fn can_index(&self, format: u32) -> Result<bool> {
+        Ok(format == libc::S_IFREG || self.upper()?.markers.namespace == Some(Namespace::Trusted))
     }
 
     /// The index name of a lower file, if copies of it are to be indexed.
@@ -179,7 +185,8 @@ impl UnionFs {
     /// Before a lower name of a file with several goes: the copy that counts the
     /// names that remain. The caller holds the inode's transaction.
     pub(crate) fn before_unlink(&self, inode: &Arc<Inode>, found: &Found) -> Result<()> {
-        if found.attr.nlink > 1 && !inode.in_upper() && self.settings.metacopy {
+        let moves_no_data = self.settings.metacopy || found.attr.format() != libc::S_IFREG;
+        if found.attr.nlink > 1 && !inode.in_upper() && moves_no_data {
             self.copy_up_locked(inode, Depth::Indexed)?;
         }
         Ok(())
