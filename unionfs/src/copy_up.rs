@@ -386,9 +386,12 @@ impl UnionFs {
             Made::Named(name) => Target::At(upper.staging().as_fd(), name),
             Made::Nameless => return Err(Refusal::UnknownInode.into()),
         };
-        // Symlinks and special files hold no user.* attributes: their number is not kept there.
+        // Symlinks and special files hold no user.* attributes: their number is kept in memory alone.
         match upper.markers.set_ino(target, inode.ino) {
-            Err(error) if error.errno() == Errno::PERM && source.attr.format() != libc::S_IFREG => {}
+            Err(error) if error.errno() == Errno::PERM && source.attr.format() != libc::S_IFREG => {
+                let copy = upper.entry(target, &link.name)?.attr;
+                self.inos.keep(copy.dev, copy.ino, inode.ino);
+            }
             other => other?,
         }
         let parent = self.upper_dir(&link.parent)?;

@@ -155,7 +155,7 @@ impl UnionFs {
             FoundBody::File { upper: Some(UpperFile::Named), lower: None, data: None }
         };
         let found =
-            Found { attr, ino: self.inos.number(attr.dev, attr.ino), upper_id: Some((attr.dev, attr.ino)), body };
+            Found { attr, ino: self.inos.fresh(attr.dev, attr.ino), upper_id: Some((attr.dev, attr.ino)), body };
         let inode = self.intern(parent, name, &found, true)?;
         let attr = self.shown(&inode, attr);
         Ok((inode, attr, file))

@@ -316,12 +316,14 @@ impl InodeTable {
 pub(crate) struct InoMap {
     /// Devices in the order in which they were met: upper, then lowers from the top.
     devices: RwLock<Vec<u64>>,
+    /// Numbers, for as long as the mount lasts, of copies that cannot hold theirs as a mark.
+    unmarked: DashMap<(u64, u64), u64>,
     fold32: bool,
 }
 
 impl InoMap {
     pub(crate) fn new(devices: &[u64], fold32: bool) -> Self {
-        let map = Self { devices: RwLock::new(Vec::new()), fold32 };
+        let map = Self { devices: RwLock::new(Vec::new()), unmarked: DashMap::new(), fold32 };
         for device in devices {
             map.position(*device);
         }
@@ -340,8 +342,28 @@ impl InoMap {
         }) as u64
     }
 
+    /// Has a copied-up object keep the number that it had in its layer.
+    pub(crate) fn keep(&self, device: u64, ino: u64, shown: u64) {
+        if is_plain_ino(shown) {
+            self.unmarked.insert((device, ino), shown);
+        }
+    }
+
+    /// The number of an object that was just made: nothing is left of whatever had its number on disk before.
+    pub(crate) fn fresh(&self, device: u64, ino: u64) -> u64 {
+        if !self.unmarked.is_empty() {
+            self.unmarked.remove(&(device, ino));
+        }
+        self.number(device, ino)
+    }
+
     /// The number of an object.
     pub(crate) fn number(&self, device: u64, ino: u64) -> u64 {
+        if !self.unmarked.is_empty()
+            && let Some(shown) = self.unmarked.get(&(device, ino))
+        {
+            return *shown;
+        }
         const BITS: u32 = 48;
         let position = self.position(device);
         let wide = if position == 0 && is_plain_ino(ino) {
@@ -372,6 +394,15 @@ mod tests {
         assert_eq!(map.number(6, 77), map.number(6, 77));
         assert!(is_plain_ino(map.number(5, 1)));
         assert!(is_plain_ino(map.number(7, u64::MAX)));
+    }
+
+    #[test]
+    fn a_kept_number_lasts_until_its_place_is_taken() {
+        let map = InoMap::new(&[5], false);
+        map.keep(5, 77, 11);
+        assert_eq!(map.number(5, 77), 11);
+        assert_eq!(map.fresh(5, 77), 77);
+        assert_eq!(map.number(5, 77), 77);
     }
 
     fn file(ino: u64) -> Inode {
