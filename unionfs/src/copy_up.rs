@@ -194,7 +194,14 @@ impl UnionFs {
     fn copy_up_file(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
         let with_data = depth.is_data() || !self.settings.metacopy || source.attr.size == 0;
-        if let (Some(UpperFile::Indexed(_)), true) = (&file.upper, with_data) {
+        let in_place = match &file.upper {
+            Some(UpperFile::Indexed(_)) => true,
+            // Another program's metacopy, shown by its own number: were it replaced, that number could become another
+            // file's.
+            Some(UpperFile::Named) => self.inos.number(source.attr.dev, source.attr.ino) == inode.ino,
+            Some(UpperFile::Nameless(_)) | None => false,
+        };
+        if in_place && with_data {
             return self.fill_metacopy(inode, source, file, depth);
         }
         let staging = upper.staging().as_fd();
@@ -253,7 +260,7 @@ impl UnionFs {
         }
     }
 
-    /// Gives an indexed metacopy its data in place, for all its names at once.
+    /// Gives a metacopy its data in place, for all its names at once. Until the mark goes, what is in it does not count.
     fn fill_metacopy(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
         self.with_upper(inode, |backing| {
@@ -329,6 +336,10 @@ impl UnionFs {
                 return Ok(());
             }
             self.publish_new(inode, source, made)?;
+            // Without an index the copy has the one name that it was published under.
+            for other in self.links.forget(inode.ino) {
+                self.release_inode(other.parent);
+            }
             if with_data {
                 data_moved(&mut inode.state.write().body);
             }

@@ -147,8 +147,22 @@ impl UnionFs {
 
     /// The same for a caller that holds the transaction and needs it done.
     pub(crate) fn link_up_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
-        let key = Self::index_key_of(inode).ok_or(Refusal::NotFound)?;
-        self.link_up_name(&key, parent, name)
+        match Self::index_key_of(inode) {
+            Some(key) => self.link_up_name(&key, parent, name),
+            None => self.link_to_copy(inode, parent, name),
+        }
+    }
+
+    /// Gives a file that was copied up under another of its names, and is in no index, this name too.
+    fn link_to_copy(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
+        let dir = self.upper_dir(parent)?;
+        self.keep_times(parent, || {
+            self.mark_impure(parent)?;
+            self.with_upper(inode, |backing| match backing.target()? {
+                Target::At(from, from_name) => at::link(from, from_name, dir.as_fd(), name),
+                Target::Fd(fd) => at::link_fd(fd, dir.as_fd(), name),
+            })
+        })
     }
 
     fn link_up_name(&self, key: &OsStr, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
