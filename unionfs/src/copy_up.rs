@@ -358,7 +358,11 @@ impl UnionFs {
         let hidden = self.hidden_names(inode.ino).unwrap_or_default();
         upper.markers.set_nlink(target, i64::from(source.attr.nlink) - i64::from(hidden) - 1)?;
         if !with_data {
-            upper.markers.set_redirect(target, &lower.dir.path_of(&lower.name))?;
+            let path = match &source.link {
+                Some(link) => self.path_below(&link.parent, &link.name)?,
+                None => lower.dir.path_of(&lower.name),
+            };
+            upper.markers.set_redirect(target, &path)?;
         }
         upper.mark_index_used();
         {

@@ -72,7 +72,8 @@ impl Hit {
 /// What one layer says to a way.
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for the length of one look-up")]
 enum Step {
-    Absent,
+    /// Nothing here; the layers below are to be asked for this other path, if there is one.
+    Absent(Option<Vec<OsString>>),
     Stop,
     Hit(Hit, Ends),
 }
@@ -84,6 +85,13 @@ struct Ends {
     hides: bool,
     /// An ancestor on the path is redirected: the way for the layers below.
     rerouted: Option<Vec<OsString>>,
+}
+
+impl Ends {
+    /// What a layer says that does not have the object.
+    fn absent(self) -> Step {
+        if self.hides { Step::Stop } else { Step::Absent(self.rerouted) }
+    }
 }
 
 impl UnionFs {
@@ -298,7 +306,12 @@ impl UnionFs {
             };
             next = usize::from(layer) + 1;
             let (hit, ends) = match step {
-                Step::Absent => continue,
+                Step::Absent(rerouted) => {
+                    if let Some(path) = rerouted {
+                        way = Way::Path(path);
+                    }
+                    continue;
+                }
                 Step::Stop => break,
                 Step::Hit(hit, ends) => (hit, ends),
             };
@@ -340,7 +353,7 @@ impl UnionFs {
     /// A layer's answer, less what an untrusted layer has no say in.
     fn step(&self, layer: u16, dir: &Arc<LayerDir>, name: &OsStr, found: Lookup) -> Step {
         match found {
-            Lookup::Absent => Step::Absent,
+            Lookup::Absent => Step::Absent(None),
             Lookup::Whiteout => Step::Stop,
             Lookup::Found { mut entry, hides } => {
                 if !self.layer(layer).is_trusted() {
@@ -360,9 +373,11 @@ impl UnionFs {
         let Some((name, ancestors)) = path.split_last() else {
             return Ok(Step::Stop);
         };
+        // The same ancestor for the layers below.
+        let mut way: Vec<OsString> = Vec::new();
         for (depth, name) in ancestors.iter().enumerate() {
             let entry = match this.lookup(&dir, name, last)? {
-                Lookup::Absent => return Ok(Step::Absent),
+                Lookup::Absent => return Ok(ends.absent()),
                 Lookup::Whiteout => return Ok(Step::Stop),
                 Lookup::Found { entry, .. } if !entry.attr.is_dir() => return Ok(Step::Stop),
                 Lookup::Found { entry, hides } => {
@@ -370,17 +385,18 @@ impl UnionFs {
                     entry
                 }
             };
-            if this.is_trusted()
-                && let Some(redirect) = self.redirect(name, &entry.marks, usize::from(layer) + 1)?
-            {
-                let mut rerouted = match redirect {
-                    Redirect::Absolute(path) => path,
-                    Redirect::Sibling(name) => {
-                        let mut path = ancestors[..depth].to_vec();
-                        path.push(name);
-                        path
-                    }
-                };
+            let redirect = match this.is_trusted() {
+                true => self.redirect(name, &entry.marks, usize::from(layer) + 1)?,
+                false => None,
+            };
+            let redirected = redirect.is_some() || ends.rerouted.is_some();
+            match redirect {
+                Some(Redirect::Absolute(path)) => way = path,
+                Some(Redirect::Sibling(name)) => way.push(name),
+                None => way.push(name.clone()),
+            }
+            if redirected {
+                let mut rerouted = way.clone();
                 rerouted.extend_from_slice(&path[depth + 1..]);
                 ends.rerouted = Some(rerouted);
             }
@@ -392,9 +408,50 @@ impl UnionFs {
                 ends.hides |= own.hides;
                 Step::Hit(hit, ends)
             }
-            Step::Absent if ends.hides => Step::Stop,
-            other => other,
+            Step::Absent(_) => ends.absent(),
+            Step::Stop => Step::Stop,
         })
+    }
+
+    /// Where the lower layers have what the union has at this place: the path
+    /// that they show it at by themselves, for a redirect to name. No layer's
+    /// own path will do, because the layers above it may have something else there.
+    pub(crate) fn path_below(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<OsString> {
+        let mut names = vec![name.to_owned()];
+        let mut dir = Arc::clone(parent);
+        while let Some(link) = dir.link() {
+            let redirect = match self.upper_dir_opt(&dir)? {
+                Some(fd) => {
+                    let marks = self.upper()?.markers.read(Target::At(fd.as_fd(), OsStr::new(".")), None)?;
+                    self.redirect(&link.name, &marks, 0)?
+                }
+                None => None,
+            };
+            match redirect {
+                Some(Redirect::Absolute(path)) => {
+                    names.extend(path.into_iter().rev());
+                    break;
+                }
+                Some(Redirect::Sibling(name)) => names.push(name),
+                None => names.push(link.name.as_ref().to_owned()),
+            }
+            dir = link.parent;
+        }
+        let mut path = OsString::new();
+        for name in names.iter().rev() {
+            path.push("/");
+            path.push(name);
+        }
+        Ok(path)
+    }
+
+    /// The redirect of an object that has parts in the lower layers: what it carries, or where it is.
+    pub(crate) fn redirect_of(&self, parent: &Arc<Inode>, name: &OsStr, marks: &Marks) -> Result<OsString> {
+        match self.redirect(name, marks, 0)? {
+            Some(Redirect::Absolute(_)) => Ok(marks.redirect.clone().unwrap_or_default()),
+            Some(Redirect::Sibling(sibling)) => self.path_below(parent, &sibling),
+            None => self.path_below(parent, name),
+        }
     }
 
     /// The inode of a found object. `count` says that the kernel is told of it.

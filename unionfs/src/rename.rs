@@ -157,21 +157,22 @@ impl UnionFs {
         };
         let markers = &self.upper()?.markers;
         let target = Target::At(from.dir.as_fd(), from.name);
-        let (redirect, opaque) = match &inode.state.read().body {
-            Body::Dir(body) => match body.lowers.first() {
-                Some(lower) => (Some(lower.dir.path()), false),
-                None => (None, to.below),
-            },
-            Body::File(file) => (file.lower.as_ref().map(|lower| lower.dir.path_of(&lower.name)), false),
+        let (has_lower, is_dir) = match &inode.state.read().body {
+            Body::Dir(body) => (!body.lowers.is_empty(), true),
+            Body::File(file) => (file.lower.is_some(), false),
         };
-        if let Some(path) = redirect {
+        let marks = markers.read(target, None);
+        let numbered = marks.as_ref().is_ok_and(|marks| marks.ino.is_some());
+        if has_lower {
+            let path = self.redirect_of(from.parent, from.name, &marks?)?;
             markers.set_redirect(target, &path)?;
         }
+        let opaque = is_dir && !has_lower && to.below;
         if opaque {
             let dir = at::open_dir(from.dir.as_fd(), from.name)?;
             markers.set_opaque(dir.as_fd())?;
         }
-        if markers.read(target, None).is_ok_and(|marks| marks.ino.is_some()) {
+        if numbered {
             self.mark_impure(to.parent)?;
         }
         Ok(())
