@@ -14,11 +14,13 @@ use model::{
 /// Plays `count` sequences, or as many as `LAMEL_MODEL_CASES` says.
 fn judge(subject: &Subject, quirks: Quirks, count: u32) {
     let asked = std::env::var("LAMEL_MODEL_CASES").ok();
-    let count = asked.map_or(count, |n| {
-        n.parse()
-            .unwrap_or_else(|e| panic!("LAMEL_MODEL_CASES={n}: {e}"))
-    });
+    let count = asked.map_or(count, |n| n.parse().unwrap_or_else(|e| panic!("LAMEL_MODEL_CASES={n}: {e}")));
     play_many(subject, quirks, count).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn lamel_satisfies_the_model() {
+    judge(&Subject::lamel(), Quirks::LAMEL, 2_000);
 }
 
 /// The oracle is not of lamel's making: another implementation satisfies it.

@@ -71,15 +71,10 @@ fn dump_with(root: &Path, private: bool) -> Tree {
     let mut tree = Tree::new();
     let mut todo = vec![(PathBuf::new(), 0)];
     while let Some((rel, d_ino)) = todo.pop() {
-        let path = if rel.as_os_str().is_empty() {
-            root.to_owned()
-        } else {
-            root.join(&rel)
-        };
+        let path = if rel.as_os_str().is_empty() { root.to_owned() } else { root.join(&rel) };
         let node = Node::read(&path, d_ino, private);
         if node.kind == Kind::Dir {
-            let entries =
-                fs::read_dir(&path).unwrap_or_else(|e| panic!("readdir {}: {e}", path.display()));
+            let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("readdir {}: {e}", path.display()));
             for entry in entries {
                 let entry = entry.unwrap_or_else(|e| panic!("readdir {}: {e}", path.display()));
                 todo.push((rel.join(entry.file_name()), entry.ino()));
@@ -95,21 +90,17 @@ fn dump_with(root: &Path, private: bool) -> Tree {
 impl Node {
     /// Reads one object; panics on any error.
     pub fn read(path: &Path, d_ino: u64, private: bool) -> Self {
-        let meta =
-            fs::symlink_metadata(path).unwrap_or_else(|e| panic!("stat {}: {e}", path.display()));
+        let meta = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("stat {}: {e}", path.display()));
         let kind = Kind::of(meta.file_type());
         let (mut content, mut data) = (None, Vec::new());
         if kind == Kind::File {
-            let (text, segments) =
-                read_file(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+            let (text, segments) = read_file(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
             content = Some(text);
             data = segments;
         }
-        let target = (kind == Kind::Symlink).then(|| {
-            fs::read_link(path).unwrap_or_else(|e| panic!("readlink {}: {e}", path.display()))
-        });
-        let mut xattrs =
-            read_xattrs(path).unwrap_or_else(|e| panic!("xattrs of {}: {e}", path.display()));
+        let target = (kind == Kind::Symlink)
+            .then(|| fs::read_link(path).unwrap_or_else(|e| panic!("readlink {}: {e}", path.display())));
+        let mut xattrs = read_xattrs(path).unwrap_or_else(|e| panic!("xattrs of {}: {e}", path.display()));
         if !private {
             xattrs.retain(|name, _| !is_private(name));
         }
@@ -270,11 +261,7 @@ pub fn diff(want: &Tree, got: &Tree, how: Compare) -> String {
         if !how.root && path.as_os_str().is_empty() {
             continue;
         }
-        let name = if path.as_os_str().is_empty() {
-            ".".into()
-        } else {
-            path.to_string_lossy()
-        };
+        let name = if path.as_os_str().is_empty() { ".".into() } else { path.to_string_lossy() };
         match (want.get(path), got.get(path)) {
             (Some(w), None) => {
                 let _ = writeln!(out, "{name}: missing ({:?} mode {:o})", w.kind, w.mode);
@@ -296,14 +283,7 @@ pub fn diff(want: &Tree, got: &Tree, how: Compare) -> String {
 }
 
 fn node_diff(out: &mut String, name: &str, w: &Node, g: &Node, how: Compare) {
-    fn field<T: PartialEq + std::fmt::Debug>(
-        out: &mut String,
-        name: &str,
-        what: &str,
-        on: bool,
-        w: T,
-        g: T,
-    ) {
+    fn field<T: PartialEq + std::fmt::Debug>(out: &mut String, name: &str, what: &str, on: bool, w: T, g: T) {
         if on && w != g {
             let _ = writeln!(out, "{name}: {what}: want {w:?}, got {g:?}");
         }
@@ -319,38 +299,17 @@ fn node_diff(out: &mut String, name: &str, w: &Node, g: &Node, how: Compare) {
     field(out, name, "size", !dir, w.size, g.size);
     field(out, name, "content", true, &w.content, &g.content);
     field(out, name, "target", true, &w.target, &g.target);
-    field(
-        out,
-        name,
-        "nlink",
-        if dir { how.dir_nlink } else { how.nlink },
-        w.nlink,
-        g.nlink,
-    );
-    field(
-        out,
-        name,
-        "mtime",
-        if dir { how.dir_mtime } else { how.mtime },
-        w.mtime_ns,
-        g.mtime_ns,
-    );
+    field(out, name, "nlink", if dir { how.dir_nlink } else { how.nlink }, w.nlink, g.nlink);
+    field(out, name, "mtime", if dir { how.dir_mtime } else { how.mtime }, w.mtime_ns, g.mtime_ns);
     field(out, name, "ino", how.ino, w.ino, g.ino);
     field(out, name, "data segments", how.holes, &w.data, &g.data);
     if how.xattrs && w.xattrs != g.xattrs {
         let show = |x: &BTreeMap<OsString, Vec<u8>>| {
-            let shown: Vec<_> = x
-                .iter()
-                .map(|(k, v)| format!("{}={:?}", k.display(), String::from_utf8_lossy(v)))
-                .collect();
+            let shown: Vec<_> =
+                x.iter().map(|(k, v)| format!("{}={:?}", k.display(), String::from_utf8_lossy(v))).collect();
             shown.join(" ")
         };
-        let _ = writeln!(
-            out,
-            "{name}: xattrs: want {}, got {}",
-            show(&w.xattrs),
-            show(&g.xattrs)
-        );
+        let _ = writeln!(out, "{name}: xattrs: want {}, got {}", show(&w.xattrs), show(&g.xattrs));
     }
 }
 

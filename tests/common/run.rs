@@ -48,11 +48,7 @@ pub fn run_in(dir: &Path, cmd: &str) -> String {
 /// Runs `cmd` in `dir`; panics if it succeeds. Returns stderr.
 pub fn sh_fails(dir: &Path, cmd: &str) -> String {
     let out = sh_timeout(dir, cmd, TIMEOUT);
-    assert!(
-        !out.success(),
-        "`{cmd}` was expected to fail, and printed: {}",
-        out.stdout
-    );
+    assert!(!out.success(), "`{cmd}` was expected to fail, and printed: {}", out.stdout);
     out.stderr
 }
 
@@ -64,9 +60,7 @@ pub fn sh_outcome(dir: &Path, cmd: &str) -> Outcome {
 /// Runs `cmd` in `dir`, for at most `limit`.
 pub fn sh_timeout(dir: &Path, cmd: &str, limit: Duration) -> Outcome {
     let mut command = Command::new("bash");
-    command
-        .args(["-eu", "-o", "pipefail", "-c", cmd])
-        .current_dir(dir);
+    command.args(["-eu", "-o", "pipefail", "-c", cmd]).current_dir(dir);
     spawn_captured(command, limit)
 }
 
@@ -90,11 +84,9 @@ pub fn spawn_captured(mut command: Command, limit: Duration) -> Outcome {
         let _ = tx.send((status, stdout, stderr));
     });
     match rx.recv_timeout(limit) {
-        Ok((status, stdout, stderr)) => Outcome {
-            status: status.unwrap_or_else(|e| panic!("wait for {command:?}: {e}")),
-            stdout,
-            stderr,
-        },
+        Ok((status, stdout, stderr)) => {
+            Outcome { status: status.unwrap_or_else(|e| panic!("wait for {command:?}: {e}")), stdout, stderr }
+        }
         Err(_) => {
             let pid = rustix::process::Pid::from_raw(pid.cast_signed());
             if let Some(pid) = pid {

@@ -12,14 +12,8 @@ use tempfile::TempDir;
 
 /// Panics unless the tests may mount: root and `/dev/fuse`. Privileged tests fail on a host that lacks them.
 pub fn require_privileges() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "these tests mount filesystems: run them as root"
-    );
-    assert!(
-        Path::new("/dev/fuse").exists(),
-        "these tests need /dev/fuse: load the fuse module"
-    );
+    assert!(rustix::process::geteuid().is_root(), "these tests mount filesystems: run them as root");
+    assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse: load the fuse module");
 }
 
 /// A directory of its own under `/var/tmp` (or `LAMEL_SCRATCH`, or a given base), removed on Drop with everything
@@ -38,10 +32,8 @@ impl Scratch {
     /// Under `base`, for instance a small filesystem that the test has mounted.
     pub fn new_in(base: impl AsRef<Path>) -> Self {
         require_privileges();
-        let dir = tempfile::Builder::new()
-            .prefix("lamel-test-")
-            .tempdir_in(base.as_ref())
-            .expect("make a scratch directory");
+        let dir =
+            tempfile::Builder::new().prefix("lamel-test-").tempdir_in(base.as_ref()).expect("make a scratch directory");
         Self { dir }
     }
 

@@ -46,9 +46,7 @@ impl Subject {
     /// Kernel overlayfs with everything on that lamel has on.
     pub fn overlayfs_full() -> Self {
         let opts = ["redirect_dir=on", "metacopy=on", "index=on"];
-        Self::Overlayfs {
-            opts: opts.map(str::to_owned).to_vec(),
-        }
+        Self::Overlayfs { opts: opts.map(str::to_owned).to_vec() }
     }
 
     /// fuse-overlayfs with its defaults.
@@ -58,29 +56,17 @@ impl Subject {
 
     /// The binary under test.
     pub fn lamel_bin() -> PathBuf {
-        env::var_os("LAMEL_BIN")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lamel")), PathBuf::from)
+        env::var_os("LAMEL_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lamel")), PathBuf::from)
     }
 
     /// Mounts the scratch directory's first `n_lowers` lowers, with its upper and work if `rw`, on its `mnt`.
     pub fn mount(&self, scratch: &Scratch, n_lowers: usize, rw: bool, extra: &[&str]) -> Mounted {
         self.try_mount(scratch, n_lowers, rw, extra)
-            .unwrap_or_else(|out| {
-                panic!(
-                    "{self:?}: mount: {}\n{}{}",
-                    out.status, out.stdout, out.stderr
-                )
-            })
+            .unwrap_or_else(|out| panic!("{self:?}: mount: {}\n{}{}", out.status, out.stdout, out.stderr))
     }
 
     /// [`Self::mount`] for mounts that may be refused: the error is what the mount command printed.
-    pub fn try_mount(
-        &self,
-        scratch: &Scratch,
-        n_lowers: usize,
-        rw: bool,
-        extra: &[&str],
-    ) -> Result<Mounted, Outcome> {
+    pub fn try_mount(&self, scratch: &Scratch, n_lowers: usize, rw: bool, extra: &[&str]) -> Result<Mounted, Outcome> {
         let mut lowers = scratch.lowers(n_lowers);
         if matches!(self, Self::Overlayfs { .. }) && !rw && n_lowers == 1 {
             // Kernel overlayfs wants two lowers when there is no upper.
@@ -96,34 +82,22 @@ impl Subject {
 
     /// Mounts a stack of any directories.
     pub fn mount_stack(&self, stack: Stack) -> Mounted {
-        self.try_mount_stack(stack).unwrap_or_else(|out| {
-            panic!(
-                "{self:?}: mount: {}\n{}{}",
-                out.status, out.stdout, out.stderr
-            )
-        })
+        self.try_mount_stack(stack)
+            .unwrap_or_else(|out| panic!("{self:?}: mount: {}\n{}{}", out.status, out.stdout, out.stderr))
     }
 
     /// Mounts a stack of any directories, or tells why not.
     pub fn try_mount_stack(&self, stack: Stack) -> Result<Mounted, Outcome> {
         super::require_privileges();
         self.perform(&stack)?;
-        Ok(Mounted {
-            subject: self.clone(),
-            daemon: self.daemon(&stack.mnt),
-            stack,
-            up: true,
-        })
+        Ok(Mounted { subject: self.clone(), daemon: self.daemon(&stack.mnt), stack, up: true })
     }
 
     fn perform(&self, stack: &Stack) -> Result<(), Outcome> {
         let mut command = match self {
             Self::Lamel { opts } => {
                 let mut c = Command::new(Self::lamel_bin());
-                c.arg("mount")
-                    .arg("-o")
-                    .arg(stack.options(opts))
-                    .arg(&stack.mnt);
+                c.arg("mount").arg("-o").arg(stack.options(opts)).arg(&stack.mnt);
                 c
             }
             Self::FuseOverlayfs { opts } => {
@@ -195,20 +169,8 @@ fn escape(out: &mut Vec<u8>, path: &Path) {
 
 fn mount_overlay(stack: &Stack, opts: &[String]) -> Result<(), Outcome> {
     let data = CString::new(stack.options(opts).into_vec()).unwrap();
-    let flags = if stack.upper.is_some() {
-        MountFlags::empty()
-    } else {
-        MountFlags::RDONLY
-    };
-    let mount = || {
-        rustix::mount::mount(
-            "overlay",
-            &stack.mnt,
-            "overlay",
-            flags,
-            Some(data.as_c_str()),
-        )
-    };
+    let flags = if stack.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
+    let mount = || rustix::mount::mount("overlay", &stack.mnt, "overlay", flags, Some(data.as_c_str()));
     // EBUSY: a mount namespace made meanwhile elsewhere still holds the upper, for as long as its maker lives.
     let patient = || {
         (0..20).find_map(|_| match mount() {
@@ -219,16 +181,14 @@ fn mount_overlay(stack: &Stack, opts: &[String]) -> Result<(), Outcome> {
             other => Some(other),
         })
     };
-    patient()
-        .unwrap_or(Err(rustix::io::Errno::BUSY))
-        .map_err(|e| {
-            use std::os::unix::process::ExitStatusExt;
-            Outcome {
-                status: std::process::ExitStatus::from_raw(32 << 8),
-                stdout: String::new(),
-                stderr: format!("mount overlay: {e} ({data:?})\n"),
-            }
-        })
+    patient().unwrap_or(Err(rustix::io::Errno::BUSY)).map_err(|e| {
+        use std::os::unix::process::ExitStatusExt;
+        Outcome {
+            status: std::process::ExitStatus::from_raw(32 << 8),
+            stdout: String::new(),
+            stderr: format!("mount overlay: {e} ({data:?})\n"),
+        }
+    })
 }
 
 /// A mount under test. Drop unmounts it and ends its daemon, however it is.
@@ -257,8 +217,7 @@ impl Mounted {
 
     /// The daemon's pid.
     pub fn pid(&self) -> Option<u32> {
-        self.daemon
-            .map(|p| p.as_raw_nonzero().get().cast_unsigned())
+        self.daemon.map(|p| p.as_raw_nonzero().get().cast_unsigned())
     }
 
     /// Runs a shell command in the mount's root; panics unless it succeeds.
@@ -282,11 +241,7 @@ impl Mounted {
             Some(Err(e)) => panic!("{e}"),
             None => panic!("umount {}: busy", self.root().display()),
         }
-        assert!(
-            self.wait_for_daemon(),
-            "{:?}: the daemon outlives its mount",
-            self.subject
-        );
+        assert!(self.wait_for_daemon(), "{:?}: the daemon outlives its mount", self.subject);
     }
 
     fn try_unmount(&self) -> Result<(), String> {
@@ -298,10 +253,7 @@ impl Mounted {
                 if out.success() {
                     return Ok(());
                 }
-                Err(format!(
-                    "lamel umount: {}\n{}{}",
-                    out.status, out.stdout, out.stderr
-                ))
+                Err(format!("lamel umount: {}\n{}{}", out.status, out.stdout, out.stderr))
             }
             Subject::Overlayfs { .. } | Subject::FuseOverlayfs { .. } => {
                 unmount(&self.stack.mnt, UnmountFlags::empty()).map_err(|e| format!("umount: {e}"))
@@ -313,10 +265,7 @@ impl Mounted {
     pub fn mount_again(&mut self) {
         assert!(!self.up, "{} is mounted already", self.root().display());
         self.subject.perform(&self.stack).unwrap_or_else(|out| {
-            panic!(
-                "{:?}: mount again: {}\n{}{}",
-                self.subject, out.status, out.stdout, out.stderr
-            )
+            panic!("{:?}: mount again: {}\n{}{}", self.subject, out.status, out.stdout, out.stderr)
         });
         self.up = true;
         self.daemon = self.subject.daemon(&self.stack.mnt);
@@ -330,9 +279,7 @@ impl Mounted {
 
     /// Kills the daemon as a crash would and detaches the dead mount; [`Self::mount_again`] brings it back.
     pub fn kill9(&mut self) {
-        let pid = self
-            .daemon
-            .expect("a mount without a daemon cannot be killed");
+        let pid = self.daemon.expect("a mount without a daemon cannot be killed");
         kill_process(pid, Signal::KILL).expect("kill the daemon");
         assert!(wait_for_end(pid, DAEMON_END), "the daemon survives SIGKILL");
         self.daemon = None;
@@ -371,10 +318,7 @@ impl Drop for Mounted {
         if let Some(pid) = self.daemon
             && !wait_for_end(pid, Duration::from_secs(5))
         {
-            eprintln!(
-                "killing the hanging daemon {pid:?} of {}",
-                self.stack.mnt.display()
-            );
+            eprintln!("killing the hanging daemon {pid:?} of {}", self.stack.mnt.display());
             let _ = kill_process(pid, Signal::KILL);
             wait_for_end(pid, Duration::from_secs(5));
         }
@@ -386,10 +330,7 @@ fn wait_for_end(pid: Pid, limit: Duration) -> bool {
     let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
         return true;
     };
-    let limit = Timespec {
-        tv_sec: limit.as_secs().cast_signed(),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     matches!(poll(&mut fds, Some(&limit)), Ok(1))
 }
@@ -407,13 +348,7 @@ fn pid_by_argument(mnt: &Path) -> Option<Pid> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let line = fs::read(entry.path().join("cmdline")).ok()?;
-        let found = line
-            .split(|b| *b == 0)
-            .any(|arg| arg == mnt.as_os_str().as_bytes());
-        if found && pid != me {
-            Pid::from_raw(pid.cast_signed())
-        } else {
-            None
-        }
+        let found = line.split(|b| *b == 0).any(|arg| arg == mnt.as_os_str().as_bytes());
+        if found && pid != me { Pid::from_raw(pid.cast_signed()) } else { None }
     })
 }

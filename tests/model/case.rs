@@ -20,9 +20,7 @@ pub struct Data {
 
 impl Data {
     pub fn bytes(self) -> Vec<u8> {
-        (0..self.len)
-            .map(|i| (usize::from(self.tag) * 37 + i * 7 + i / 251 + 1) as u8)
-            .collect()
+        (0..self.len).map(|i| (usize::from(self.tag) * 37 + i * 7 + i / 251 + 1) as u8).collect()
     }
 }
 
@@ -202,6 +200,8 @@ pub enum Op {
     /// Writes back, kills the daemon, and mounts again.
     Kill,
     Remount,
+    /// Remount by the kernel's overlayfs until the next remount, on the same upper.
+    Kernel,
     /// Remount with the upper as the top lower, under a fresh upper.
     PushDown,
 }
@@ -237,6 +237,7 @@ impl Op {
             | Self::HCopy { .. }
             | Self::DropCaches
             | Self::Kill
+            | Self::Kernel
             | Self::Remount
             | Self::PushDown => Vec::new(),
         }
@@ -347,19 +348,8 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flag = |on: bool, name: &'static str| if on { name } else { "-" };
         match self {
-            Self::Create {
-                path,
-                mode,
-                excl,
-                trunc,
-                data,
-            } => {
-                write!(
-                    f,
-                    "create {path} {mode:o} {} {} {data}",
-                    flag(*excl, "excl"),
-                    flag(*trunc, "trunc")
-                )
+            Self::Create { path, mode, excl, trunc, data } => {
+                write!(f, "create {path} {mode:o} {} {} {data}", flag(*excl, "excl"), flag(*trunc, "trunc"))
             }
             Self::Mkdir { path, mode } => write!(f, "mkdir {path} {mode:o}"),
             Self::Mkfifo { path, mode } => write!(f, "mkfifo {path} {mode:o}"),
@@ -379,23 +369,10 @@ impl fmt::Display for Op {
             Self::Append { path, data } => write!(f, "append {path} {data}"),
             Self::Truncate { path, len } => write!(f, "truncate {path} {len}"),
             Self::Chmod { path, mode } => write!(f, "chmod {path} {mode:o}"),
-            Self::Chown {
-                path,
-                uid,
-                gid: Some(gid),
-            } => write!(f, "chown {path} {uid} {gid}"),
-            Self::Chown {
-                path,
-                uid,
-                gid: None,
-            } => write!(f, "chown {path} {uid} -"),
+            Self::Chown { path, uid, gid: Some(gid) } => write!(f, "chown {path} {uid} {gid}"),
+            Self::Chown { path, uid, gid: None } => write!(f, "chown {path} {uid} -"),
             Self::Utimens { path, secs, nanos } => write!(f, "utimens {path} {secs} {nanos}"),
-            Self::SetXattr {
-                path,
-                name,
-                value,
-                how,
-            } => {
+            Self::SetXattr { path, name, value, how } => {
                 let how = match how {
                     XattrHow::Any => "-",
                     XattrHow::Create => "create",
@@ -429,15 +406,10 @@ impl fmt::Display for Op {
                 };
                 write!(f, "hfallocate {slot} {how} {at} {len}")
             }
-            Self::HCopy {
-                from,
-                to,
-                from_at,
-                to_at,
-                len,
-            } => write!(f, "hcopy {from} {to} {from_at} {to_at} {len}"),
+            Self::HCopy { from, to, from_at, to_at, len } => write!(f, "hcopy {from} {to} {from_at} {to_at} {len}"),
             Self::DropCaches => write!(f, "dropcaches"),
             Self::Kill => write!(f, "kill"),
+            Self::Kernel => write!(f, "kernel"),
             Self::HClose { slot } => write!(f, "hclose {slot}"),
             Self::Remount => write!(f, "remount"),
             Self::PushDown => write!(f, "pushdown"),

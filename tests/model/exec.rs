@@ -8,10 +8,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec,
-        Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, copy_file_range, fallocate,
-        fchmod, fsync, ftruncate, linkat, lremovexattr, lsetxattr, mkdir, mknodat, open,
-        renameat_with, rmdir, symlink, unlink, utimensat,
+        AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+        XattrFlags, chmod, chownat, copy_file_range, fallocate, fchmod, fsync, ftruncate, linkat, lremovexattr,
+        lsetxattr, mkdir, mknodat, open, renameat_with, rmdir, symlink, unlink, utimensat,
     },
     io::{Errno, pread, pwrite},
 };
@@ -29,10 +28,7 @@ pub struct Exec {
 
 impl Exec {
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            slots: [const { None }; SLOTS],
-        }
+        Self { root: root.to_owned(), slots: [const { None }; SLOTS] }
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -43,22 +39,14 @@ impl Exec {
     pub fn apply(&mut self, op: &Op) -> Result<Reply, Errno> {
         let p = |path: &str| self.root.join(path);
         match op {
-            Op::Create {
-                path,
-                mode,
-                excl,
-                trunc,
-                data,
-            } => {
+            Op::Create { path, mode, excl, trunc, data } => {
                 let mut flags = OFlags::CREATE | OFlags::WRONLY;
                 flags.set(OFlags::EXCL, *excl);
                 flags.set(OFlags::TRUNC, *trunc);
                 write_all(&self.open(path, flags, *mode)?, 0, &data.bytes())?;
             }
             Op::Mkdir { path, mode } => mkdir(p(path), Mode::from_raw_mode(*mode))?,
-            Op::Mkfifo { path, mode } => {
-                mknodat(CWD, p(path), FileType::Fifo, Mode::from_raw_mode(*mode), 0)?
-            }
+            Op::Mkfifo { path, mode } => mknodat(CWD, p(path), FileType::Fifo, Mode::from_raw_mode(*mode), 0)?,
             Op::Symlink { path, target } => symlink(target, p(path))?,
             Op::Link { old, new } => linkat(CWD, p(old), CWD, p(new), AtFlags::empty())?,
             Op::Unlink { path } => unlink(p(path))?,
@@ -71,18 +59,13 @@ impl Exec {
                 };
                 renameat_with(CWD, p(old), CWD, p(new), flags)?;
             }
-            Op::Write { path, at, data } => {
-                write_all(&self.open(path, OFlags::WRONLY, 0)?, *at, &data.bytes())?
-            }
+            Op::Write { path, at, data } => write_all(&self.open(path, OFlags::WRONLY, 0)?, *at, &data.bytes())?,
             Op::Append { path, data } => {
-                write_all(
-                    &self.open(path, OFlags::WRONLY | OFlags::APPEND, 0)?,
-                    0,
-                    &data.bytes(),
-                )?;
+                write_all(&self.open(path, OFlags::WRONLY | OFlags::APPEND, 0)?, 0, &data.bytes())?;
             }
-            Op::Truncate { path, len } => nix::unistd::truncate(&p(path), len.cast_signed())
-                .map_err(|e| Errno::from_raw_os_error(e as i32))?,
+            Op::Truncate { path, len } => {
+                nix::unistd::truncate(&p(path), len.cast_signed()).map_err(|e| Errno::from_raw_os_error(e as i32))?
+            }
             Op::Chmod { path, mode } => chmod(p(path), Mode::from_raw_mode(*mode))?,
             Op::Chown { path, uid, gid } => {
                 let (uid, gid) = (Uid::from_raw(*uid), gid.map(Gid::from_raw));
@@ -90,23 +73,12 @@ impl Exec {
             }
             Op::Utimens { path, secs, nanos } => {
                 let times = Timestamps {
-                    last_access: Timespec {
-                        tv_sec: 0,
-                        tv_nsec: UTIME_OMIT,
-                    },
-                    last_modification: Timespec {
-                        tv_sec: *secs,
-                        tv_nsec: (*nanos).into(),
-                    },
+                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                    last_modification: Timespec { tv_sec: *secs, tv_nsec: (*nanos).into() },
                 };
                 utimensat(CWD, p(path), &times, AtFlags::SYMLINK_NOFOLLOW)?;
             }
-            Op::SetXattr {
-                path,
-                name,
-                value,
-                how,
-            } => {
+            Op::SetXattr { path, name, value, how } => {
                 let flags = match how {
                     XattrHow::Any => XattrFlags::empty(),
                     XattrHow::Create => XattrFlags::CREATE,
@@ -118,13 +90,7 @@ impl Exec {
             Op::Readdir { path } => {
                 let mut names = Vec::new();
                 for entry in fs::read_dir(p(path)).map_err(errno)? {
-                    names.push(
-                        entry
-                            .map_err(errno)?
-                            .file_name()
-                            .to_string_lossy()
-                            .into_owned(),
-                    );
+                    names.push(entry.map_err(errno)?.file_name().to_string_lossy().into_owned());
                 }
                 names.sort();
                 return Ok(Reply::Names(names));
@@ -150,19 +116,11 @@ impl Exec {
                 let flags = match how {
                     FallocateHow::Extend => FallocateFlags::empty(),
                     FallocateHow::KeepSize => FallocateFlags::KEEP_SIZE,
-                    FallocateHow::PunchHole => {
-                        FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE
-                    }
+                    FallocateHow::PunchHole => FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE,
                 };
                 fallocate(self.slot(*slot)?, flags, *at, *len)?;
             }
-            Op::HCopy {
-                from,
-                to,
-                from_at,
-                to_at,
-                len,
-            } => {
+            Op::HCopy { from, to, from_at, to_at, len } => {
                 let (from, to) = (self.slot(*from)?, self.slot(*to)?);
                 let (mut from_at, mut to_at, mut left) = (*from_at, *to_at, *len as usize);
                 loop {
@@ -175,7 +133,7 @@ impl Exec {
             }
             Op::DropCaches => fs::write("/proc/sys/vm/drop_caches", "2").map_err(errno)?,
             Op::HClose { slot } => self.slots[*slot] = None,
-            Op::Kill | Op::Remount | Op::PushDown => {}
+            Op::Kill | Op::Kernel | Op::Remount | Op::PushDown => {}
         }
         Ok(Reply::Done)
     }

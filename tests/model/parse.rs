@@ -5,9 +5,7 @@ use std::{
     str::{FromStr, SplitWhitespace},
 };
 
-use super::case::{
-    Case, Data, Entry, FallocateHow, Meta, Op, Opaque, OpenHow, RenameHow, What, XattrHow,
-};
+use super::case::{Case, Data, Entry, FallocateHow, Meta, Op, Opaque, OpenHow, RenameHow, What, XattrHow};
 
 /// The words of one line.
 struct Words<'a>(SplitWhitespace<'a>);
@@ -16,10 +14,7 @@ type Parsed<T> = Result<T, String>;
 
 impl Words<'_> {
     fn word(&mut self) -> Parsed<String> {
-        self.0
-            .next()
-            .map(str::to_owned)
-            .ok_or_else(|| "line too short".to_owned())
+        self.0.next().map(str::to_owned).ok_or_else(|| "line too short".to_owned())
     }
 
     fn number<T: FromStr<Err = ParseIntError>>(&mut self) -> Parsed<T> {
@@ -34,23 +29,16 @@ impl Words<'_> {
 
     fn data(&mut self) -> Parsed<Data> {
         let word = self.word()?;
-        let (tag, len) = word
-            .split_once('x')
-            .ok_or_else(|| format!("data {word}: not TAGxLEN"))?;
+        let (tag, len) = word.split_once('x').ok_or_else(|| format!("data {word}: not TAGxLEN"))?;
         let bad = |e| format!("data {word}: {e}");
-        Ok(Data {
-            tag: tag.parse().map_err(bad)?,
-            len: len.parse().map_err(bad)?,
-        })
+        Ok(Data { tag: tag.parse().map_err(bad)?, len: len.parse().map_err(bad)? })
     }
 
     /// One of `choices`, by name.
     fn choice<T: Copy>(&mut self, choices: &[(&str, T)]) -> Parsed<T> {
         let word = self.word()?;
         let found = choices.iter().find(|(name, _)| *name == word);
-        found
-            .map(|(_, value)| *value)
-            .ok_or_else(|| format!("unknown word {word}"))
+        found.map(|(_, value)| *value).ok_or_else(|| format!("unknown word {word}"))
     }
 
     fn meta(&mut self) -> Parsed<Meta> {
@@ -59,12 +47,7 @@ impl Words<'_> {
             Some(value) => Some(value.parse().map_err(|e| format!("xattr {value}: {e}"))?),
             None => None,
         };
-        Ok(Meta {
-            mode,
-            uid,
-            gid,
-            xattr,
-        })
+        Ok(Meta { mode, uid, gid, xattr })
     }
 }
 
@@ -74,11 +57,7 @@ impl FromStr for Case {
     fn from_str(text: &str) -> Parsed<Self> {
         let mut case = Self::default();
         let mut in_ops = false;
-        for line in text
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        {
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let parsed = match line {
                 "layer" => {
                     case.layers.push(Vec::new());
@@ -111,26 +90,12 @@ fn entry(line: &str) -> Parsed<Entry> {
         "file" => {
             let data = w.data()?;
             let hole = w.word()?;
-            let hole = hole
-                .strip_prefix("hole=")
-                .and_then(|h| h.parse().ok())
-                .ok_or("hole=N is missing")?;
-            What::File {
-                data,
-                hole,
-                meta: w.meta()?,
-            }
+            let hole = hole.strip_prefix("hole=").and_then(|h| h.parse().ok()).ok_or("hole=N is missing")?;
+            What::File { data, hole, meta: w.meta()? }
         }
         "dir" => {
-            let opaque = w.choice(&[
-                ("-", Opaque::No),
-                ("opaque", Opaque::Xattr),
-                ("wh-opaque", Opaque::WhFile),
-            ])?;
-            What::Dir {
-                opaque,
-                meta: w.meta()?,
-            }
+            let opaque = w.choice(&[("-", Opaque::No), ("opaque", Opaque::Xattr), ("wh-opaque", Opaque::WhFile)])?;
+            What::Dir { opaque, meta: w.meta()? }
         }
         "symlink" => What::Symlink { target: w.word()? },
         "fifo" => What::Fifo { meta: w.meta()? },
@@ -152,22 +117,10 @@ fn op(line: &str) -> Parsed<Op> {
             trunc: w.choice(&[("-", false), ("trunc", true)])?,
             data: w.data()?,
         },
-        "mkdir" => Op::Mkdir {
-            path: w.word()?,
-            mode: w.mode()?,
-        },
-        "mkfifo" => Op::Mkfifo {
-            path: w.word()?,
-            mode: w.mode()?,
-        },
-        "symlink" => Op::Symlink {
-            path: w.word()?,
-            target: w.word()?,
-        },
-        "link" => Op::Link {
-            old: w.word()?,
-            new: w.word()?,
-        },
+        "mkdir" => Op::Mkdir { path: w.word()?, mode: w.mode()? },
+        "mkfifo" => Op::Mkfifo { path: w.word()?, mode: w.mode()? },
+        "symlink" => Op::Symlink { path: w.word()?, target: w.word()? },
+        "link" => Op::Link { old: w.word()?, new: w.word()? },
         "unlink" => Op::Unlink { path: w.word()? },
         "rmdir" => Op::Rmdir { path: w.word()? },
         "rename" => Op::Rename {
@@ -179,51 +132,23 @@ fn op(line: &str) -> Parsed<Op> {
                 ("exchange", RenameHow::Exchange),
             ])?,
         },
-        "write" => Op::Write {
-            path: w.word()?,
-            at: w.number()?,
-            data: w.data()?,
-        },
-        "append" => Op::Append {
-            path: w.word()?,
-            data: w.data()?,
-        },
-        "truncate" => Op::Truncate {
-            path: w.word()?,
-            len: w.number()?,
-        },
-        "chmod" => Op::Chmod {
-            path: w.word()?,
-            mode: w.mode()?,
-        },
+        "write" => Op::Write { path: w.word()?, at: w.number()?, data: w.data()? },
+        "append" => Op::Append { path: w.word()?, data: w.data()? },
+        "truncate" => Op::Truncate { path: w.word()?, len: w.number()? },
+        "chmod" => Op::Chmod { path: w.word()?, mode: w.mode()? },
         "chown" => {
             let (path, uid, gid) = (w.word()?, w.number()?, w.word()?);
-            let gid = if gid == "-" {
-                None
-            } else {
-                Some(gid.parse().map_err(|e| format!("gid {gid}: {e}"))?)
-            };
+            let gid = if gid == "-" { None } else { Some(gid.parse().map_err(|e| format!("gid {gid}: {e}"))?) };
             Op::Chown { path, uid, gid }
         }
-        "utimens" => Op::Utimens {
-            path: w.word()?,
-            secs: w.number()?,
-            nanos: w.number()?,
-        },
+        "utimens" => Op::Utimens { path: w.word()?, secs: w.number()?, nanos: w.number()? },
         "setxattr" => Op::SetXattr {
             path: w.word()?,
             name: w.word()?,
             value: w.data()?,
-            how: w.choice(&[
-                ("-", XattrHow::Any),
-                ("create", XattrHow::Create),
-                ("replace", XattrHow::Replace),
-            ])?,
+            how: w.choice(&[("-", XattrHow::Any), ("create", XattrHow::Create), ("replace", XattrHow::Replace)])?,
         },
-        "removexattr" => Op::RemoveXattr {
-            path: w.word()?,
-            name: w.word()?,
-        },
+        "removexattr" => Op::RemoveXattr { path: w.word()?, name: w.word()? },
         "readdir" => Op::Readdir { path: w.word()? },
         "open" => Op::Open {
             slot: w.number()?,
@@ -237,20 +162,10 @@ fn op(line: &str) -> Parsed<Op> {
                 ("create", OpenHow::Create),
             ])?,
         },
-        "hwrite" => Op::HWrite {
-            slot: w.number()?,
-            at: w.number()?,
-            data: w.data()?,
-        },
+        "hwrite" => Op::HWrite { slot: w.number()?, at: w.number()?, data: w.data()? },
         "hread" => Op::HRead { slot: w.number()? },
-        "htruncate" => Op::HTruncate {
-            slot: w.number()?,
-            len: w.number()?,
-        },
-        "hchmod" => Op::HChmod {
-            slot: w.number()?,
-            mode: w.mode()?,
-        },
+        "htruncate" => Op::HTruncate { slot: w.number()?, len: w.number()? },
+        "hchmod" => Op::HChmod { slot: w.number()?, mode: w.mode()? },
         "hfsync" => Op::HFsync { slot: w.number()? },
         "hfallocate" => Op::HFallocate {
             slot: w.number()?,
@@ -262,15 +177,12 @@ fn op(line: &str) -> Parsed<Op> {
             at: w.number()?,
             len: w.number()?,
         },
-        "hcopy" => Op::HCopy {
-            from: w.number()?,
-            to: w.number()?,
-            from_at: w.number()?,
-            to_at: w.number()?,
-            len: w.number()?,
-        },
+        "hcopy" => {
+            Op::HCopy { from: w.number()?, to: w.number()?, from_at: w.number()?, to_at: w.number()?, len: w.number()? }
+        }
         "dropcaches" => Op::DropCaches,
         "kill" => Op::Kill,
+        "kernel" => Op::Kernel,
         "hclose" => Op::HClose { slot: w.number()? },
         "remount" => Op::Remount,
         "pushdown" => Op::PushDown,

@@ -1,1 +1,99 @@
 //! Shrunk failures, kept as named tests.
+
+use super::runner::{Quirks, replay};
+use crate::common::Subject;
+
+fn lamel(text: &str) {
+    replay(&Subject::lamel(), Quirks::LAMEL, text);
+}
+
+/// The copy got one name only, and the wrong link count.
+#[test]
+fn links_of_a_lower_symlink_stay_links() {
+    lamel(
+        "
+        layer
+          symlink c a
+          link a/a c
+        ops
+          link c b
+          unlink c
+          remount
+        ",
+    );
+}
+
+/// A redirect named the path in the layer that has the object, where a whiteout of a higher lower layer is.
+#[test]
+fn a_redirect_leads_past_the_whiteouts_of_other_lowers() {
+    for object in ["a/b/a", "a/b/d"] {
+        lamel(&format!(
+            "
+            layer
+              file c/a 1x1 hole=0 644 0 0
+              dir c/d - 755 0 0
+              file c/d/f 2x9 hole=0 644 0 0
+            layer
+              file a/a 1x0 hole=0 644 0 0
+            ops
+              rename c a/b -
+              pushdown
+              rename {object} c -
+              remount
+              kernel
+            "
+        ));
+    }
+}
+
+/// The copy of a metacopy that the kernel made kept the number of the file that it replaced, for others to get.
+#[test]
+fn a_number_is_not_given_away_with_the_metacopy_that_had_it() {
+    lamel(
+        "
+        layer
+          file c/b 6x5866 hole=0 777 1000 1000 xattr=5
+        ops
+          rename a b/a -
+          mkdir a 600
+          kernel
+          setxattr c/b user.k 6x9 replace
+          remount
+          append c/b 1x85
+          mkdir a/b 777
+        ",
+    );
+}
+
+/// Two names of a symlink were two inodes to the kernel after the copy-up of one.
+#[test]
+fn a_symlink_keeps_its_number_without_a_mark() {
+    lamel(
+        "
+        opts userxattr
+        layer
+          symlink c/a/a a
+          file b/a 1x0 hole=0 644 0 0
+        ops
+          link c/a/a b/b
+          unlink b/b
+          rename c/a/a c/a/b -
+        ",
+    );
+}
+
+/// A lower link of a symlink had no name in the upper to be renamed.
+#[test]
+fn a_linked_symlink_is_renamed_without_an_index() {
+    lamel(
+        "
+        opts userxattr
+        layer
+          symlink a/a a
+        ops
+          link a/a a/b
+          rename a/a b -
+          rename a/b a/c -
+        ",
+    );
+}

@@ -28,9 +28,7 @@ use super::{
     tree::Body,
     world::{Reply, UMASK, World},
 };
-use crate::common::{
-    Compare, Mounted, Scratch, Stack, Subject, Tree as Dump, assert_same, dump_all,
-};
+use crate::common::{Compare, Mounted, Scratch, Stack, Subject, Tree as Dump, assert_same, dump_all};
 
 /// Threads that play cases.
 const WORKERS: usize = 2;
@@ -56,6 +54,11 @@ pub struct Quirks {
     pub unlinked_files: bool,
     /// readdir gives the number that stat gives.
     pub d_ino: bool,
+    /// Symlinks and fifos keep their numbers over a remount, and their links over a copy-up: they cannot where marks
+    /// are `user.*` xattrs, which no symlink or fifo takes.
+    pub special_inos: bool,
+    /// Numbers never change while it is mounted. The kernel's may on an upper of another's making.
+    pub identity: bool,
     /// A handle for reading may keep a lower file's content after the copy-up.
     pub old_readers: bool,
 }
@@ -69,6 +72,8 @@ impl Quirks {
         copy_up_keeps_mtime: true,
         unlinked_files: true,
         d_ino: true,
+        special_inos: true,
+        identity: true,
         old_readers: true,
     };
     /// Kernel overlayfs.
@@ -79,6 +84,8 @@ impl Quirks {
         copy_up_keeps_mtime: false,
         unlinked_files: false,
         d_ino: false,
+        special_inos: true,
+        identity: true,
         old_readers: false,
     };
 }
@@ -91,6 +98,7 @@ pub struct Stats {
     pub succeeded: AtomicUsize,
     pub remounts: AtomicUsize,
     pub pushdowns: AtomicUsize,
+    pub handovers: AtomicUsize,
 }
 
 impl fmt::Display for Stats {
@@ -98,12 +106,13 @@ impl fmt::Display for Stats {
         let n = |x: &AtomicUsize| x.load(Ordering::Relaxed);
         write!(
             f,
-            "{} sequences, {} operations ({} succeeded), {} remounts, {} uppers pushed down",
+            "{} sequences, {} operations ({} succeeded), {} remounts, {} uppers pushed down, {} taken over by the kernel",
             n(&self.cases),
             n(&self.ops),
             n(&self.succeeded),
             n(&self.remounts),
-            n(&self.pushdowns)
+            n(&self.pushdowns),
+            n(&self.handovers)
         )
     }
 }
@@ -113,9 +122,7 @@ impl fmt::Display for Stats {
 pub fn play_many(subject: &Subject, quirks: Quirks, count: u32) -> Result<Stats, String> {
     let seed = match env::var("LAMEL_MODEL_SEED") {
         Ok(text) => text.parse().expect("LAMEL_MODEL_SEED is a number"),
-        Err(_) => SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as u64),
+        Err(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
     };
     println!("{count} sequences on {subject:?}: LAMEL_MODEL_SEED={seed}");
     let started = Instant::now();
@@ -128,17 +135,10 @@ pub fn play_many(subject: &Subject, quirks: Quirks, count: u32) -> Result<Stats,
                 scope.spawn(move || worker(subject, quirks, count, seed, w, stats, stop))
             })
             .collect();
-        workers
-            .into_iter()
-            .filter_map(|w| w.join().expect("a worker catches its panics"))
-            .collect()
+        workers.into_iter().filter_map(|w| w.join().expect("a worker catches its panics")).collect()
     });
     println!("{stats} in {:.1} s", started.elapsed().as_secs_f64());
-    if failures.is_empty() {
-        Ok(stats)
-    } else {
-        Err(format!("LAMEL_MODEL_SEED={seed}\n{}", failures.join("\n")))
-    }
+    if failures.is_empty() { Ok(stats) } else { Err(format!("LAMEL_MODEL_SEED={seed}\n{}", failures.join("\n"))) }
 }
 
 /// One thread's share; the failure, if there is one.
@@ -178,9 +178,8 @@ fn worker(
     match result {
         Ok(()) => None,
         Err(TestError::Fail(reason, case)) => {
-            let (reason, case) = prune(case, reason.to_string(), |case| {
-                play(subject, quirks, &base, case, stats).err()
-            });
+            let (reason, case) =
+                prune(case, reason.to_string(), |case| play(subject, quirks, &base, case, stats).err());
             Some(format!("{reason}\n{case}"))
         }
         Err(TestError::Abort(reason)) => Some(format!("aborted: {reason}")),
@@ -189,11 +188,7 @@ fn worker(
 
 /// Takes away, one by one, what a failing case does not need. The strategy's own shrinking leaves some of it, because
 /// it aims the operations anew each time.
-fn prune(
-    mut case: Case,
-    mut reason: String,
-    fails: impl Fn(&Case) -> Option<String>,
-) -> (String, Case) {
+fn prune(mut case: Case, mut reason: String, fails: impl Fn(&Case) -> Option<String>) -> (String, Case) {
     let end = Instant::now() + PRUNE_LIMIT;
     let mut again = true;
     while again && Instant::now() < end {
@@ -243,26 +238,18 @@ pub fn replay(subject: &Subject, quirks: Quirks, text: &str) {
     let case: Case = text.parse().unwrap_or_else(|e| panic!("{e}"));
     for base in bases() {
         let stats = Stats::default();
-        play(subject, quirks, &base, &case, &stats)
-            .unwrap_or_else(|e| panic!("on {}: {e}\n{case}", base.display()));
+        play(subject, quirks, &base, &case, &stats).unwrap_or_else(|e| panic!("on {}: {e}\n{case}", base.display()));
     }
 }
 
 /// Plays one case. The error says at which step what was wrong.
-pub fn play(
-    subject: &Subject,
-    quirks: Quirks,
-    base: &Path,
-    case: &Case,
-    stats: &Stats,
-) -> Result<(), String> {
+pub fn play(subject: &Subject, quirks: Quirks, base: &Path, case: &Case, stats: &Stats) -> Result<(), String> {
     umask(Mode::from_raw_mode(UMASK));
     let at = AtomicUsize::new(0);
     let daemon = Arc::new(AtomicU32::new(0));
     let (done, watchdog) = watch(daemon.clone());
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        Player::start(subject, quirks, base, case, &daemon)?.run(&at, stats)
-    }));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| Player::start(subject, quirks, base, case, &daemon)?.run(&at, stats)));
     drop(done);
     let hang = watchdog.join().unwrap_or(false);
     stats.cases.fetch_add(1, Ordering::Relaxed);
@@ -282,10 +269,7 @@ pub fn play(
         Some((i, Some(op))) => format!("operation {} `{op}`", i + 1),
         Some((_, None)) => "after the last operation".to_owned(),
     };
-    Err(format!(
-        "{place}: {}{error}",
-        if hang { "HANG, " } else { "" }
-    ))
+    Err(format!("{place}: {}{error}", if hang { "HANG, " } else { "" }))
 }
 
 /// Kills the daemon when the case takes too long, so that the calls which wait for it return.
@@ -294,12 +278,26 @@ fn watch(daemon: Arc<AtomicU32>) -> (mpsc::Sender<()>, thread::JoinHandle<bool>)
     let thread = thread::spawn(move || {
         let late = wait.recv_timeout(CASE_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
         if late && let Some(pid) = Pid::from_raw(daemon.load(Ordering::Relaxed).cast_signed()) {
+            for task in ["self".to_owned(), pid.as_raw_nonzero().to_string()] {
+                print!("{}", waiting(&task));
+            }
             let killed = kill_process(pid, Signal::KILL);
             println!("hang: killed the daemon {pid:?}: {killed:?}");
         }
         late
     });
     (done, thread)
+}
+
+/// What the threads of a process wait for.
+fn waiting(process: &str) -> String {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let of = |task: std::fs::DirEntry| {
+        let (name, stack) = (read(task.path().join("comm")), read(task.path().join("stack")));
+        format!("hang: {process} {} {}\n{stack}", task.file_name().display(), name.trim())
+    };
+    tasks.map(of).collect()
 }
 
 /// A case being played. Fields drop in this order: files, mount, scratch.
@@ -312,6 +310,10 @@ struct Player<'a> {
     /// A lower holds hard links: an upper that has copied up one name of several says so in its index only, which
     /// belongs to the workdir. Such an upper is not pushed down.
     linked: bool,
+    /// The kernel's overlayfs knows all that the layers hold and can take the upper over.
+    kernel_reads: bool,
+    /// The kernel's overlayfs has taken it over.
+    in_kernel: bool,
     pushed: usize,
     scratch: Scratch,
     subject: &'a Subject,
@@ -328,29 +330,28 @@ impl<'a> Player<'a> {
         case: &'a Case,
         daemon: &'a AtomicU32,
     ) -> Result<Self, String> {
+        let quirks = Quirks { special_inos: case.opts != "userxattr", ..quirks };
         let scratch = Scratch::new_in(base);
         let dirs = scratch.lowers(case.layers.len());
         let tree = layers::write(&case.layers, &dirs, &quirks);
-        let lowers = dirs
-            .iter()
-            .map(|dir| (dir.clone(), dump_all(dir)))
-            .collect();
+        let lowers = dirs.iter().map(|dir| (dir.clone(), dump_all(dir))).collect();
         let lamel = matches!(subject, Subject::Lamel { .. });
-        let opts: Vec<&str> = if lamel && !case.opts.is_empty() {
-            vec![&case.opts]
-        } else {
-            Vec::new()
-        };
+        let opts: Vec<&str> = if lamel && !case.opts.is_empty() { vec![&case.opts] } else { Vec::new() };
         let mounted = subject.mount(&scratch, dirs.len(), true, &opts);
         let exec = Exec::new(mounted.root());
         let world = World::new(tree, quirks);
         let linked = layers::has_links(&case.layers);
+        let kernel_reads = lamel
+            && !matches!(case.opts.as_str(), "userxattr" | "volatile")
+            && layers::same_for(&case.layers, &quirks, &Quirks::OVERLAYFS);
         let mut player = Self {
             exec,
             mounted,
             world,
             lowers,
             linked,
+            kernel_reads,
+            in_kernel: false,
             pushed: 0,
             scratch,
             subject,
@@ -372,7 +373,12 @@ impl<'a> Player<'a> {
                     self.remount(*op == Op::Kill)?;
                     stats.remounts.fetch_add(1, Ordering::Relaxed);
                 }
-                Op::PushDown if self.linked => {}
+                Op::Kernel if self.linked || !self.kernel_reads => {}
+                Op::Kernel => {
+                    self.hand_over()?;
+                    stats.handovers.fetch_add(1, Ordering::Relaxed);
+                }
+                Op::PushDown if self.linked || self.has_linked_specials() => {}
                 Op::PushDown => {
                     self.push_down()?;
                     stats.pushdowns.fetch_add(1, Ordering::Relaxed);
@@ -383,6 +389,10 @@ impl<'a> Player<'a> {
         at.fetch_add(1, Ordering::Relaxed);
         self.remount(false)?;
         stats.remounts.fetch_add(1, Ordering::Relaxed);
+        if self.kernel_reads && !self.linked {
+            self.hand_over()?;
+            stats.handovers.fetch_add(1, Ordering::Relaxed);
+        }
         self.mounted.unmount();
         self.on_disk();
         Ok(())
@@ -399,11 +409,7 @@ impl<'a> Player<'a> {
         let got = self.exec.apply(op);
         match (&want, &got) {
             (Ok(Reply::Data(allowed)), Ok(Reply::Data(got))) => {
-                let allowed = if self.quirks.old_readers {
-                    &allowed[..]
-                } else {
-                    &allowed[..1]
-                };
+                let allowed = if self.quirks.old_readers { &allowed[..] } else { &allowed[..1] };
                 if !got.iter().all(|g| allowed.contains(g)) {
                     return Err(check::content_differs(&allowed[0], &got[0]));
                 }
@@ -411,20 +417,12 @@ impl<'a> Player<'a> {
             _ if want != got => return Err(format!("want {}, got {}", show(&want), show(&got))),
             _ => {}
         }
-        stats
-            .succeeded
-            .fetch_add(usize::from(want.is_ok()), Ordering::Relaxed);
-        check::touched(
-            &mut self.world,
-            &self.exec,
-            &op.clone().paths_mut(),
-            &self.quirks,
-        )
+        stats.succeeded.fetch_add(usize::from(want.is_ok()), Ordering::Relaxed);
+        check::touched(&mut self.world, &self.exec, &op.clone().paths_mut(), &self.quirks)
     }
 
     fn everything(&mut self, when: &str) -> Result<(), String> {
-        check::everything(&mut self.world, &self.exec, &self.quirks)
-            .map_err(|e| format!("{when}: {e}"))
+        check::everything(&mut self.world, &self.exec, &self.quirks).map_err(|e| format!("{when}: {e}"))
     }
 
     fn close_all(&mut self) {
@@ -437,9 +435,11 @@ impl<'a> Player<'a> {
     fn remount(&mut self, kill: bool) -> Result<(), String> {
         self.everything("before the remount")?;
         let kill = kill && self.mounted.pid().is_some() && self.case.opts != "volatile";
+        if self.in_kernel {
+            return self.take_back();
+        }
         if kill {
-            let root = std::fs::File::open(self.mounted.root())
-                .map_err(|e| format!("open the root: {e}"))?;
+            let root = std::fs::File::open(self.mounted.root()).map_err(|e| format!("open the root: {e}"))?;
             rustix::fs::syncfs(&root).map_err(|e| format!("syncfs: {e}"))?;
             drop(root);
             self.mounted.kill9();
@@ -451,19 +451,69 @@ impl<'a> Player<'a> {
         }
         self.mounted.mount_again();
         self.note_daemon();
-        self.everything(if kill {
-            "after the crash"
-        } else {
-            "after the remount"
-        })
+        if !self.quirks.special_inos {
+            for node in self.world.tree.all_mut().filter(|n| matches!(n.body, Body::Symlink(_) | Body::Fifo)) {
+                node.st_ino = None;
+            }
+        }
+        self.everything(if kill { "after the crash" } else { "after the remount" })
+    }
+
+    /// Has the kernel's overlayfs mount the upper that lamel has written.
+    fn hand_over(&mut self) -> Result<(), String> {
+        if self.in_kernel {
+            return Ok(());
+        }
+        self.everything("before the kernel takes over")?;
+        self.close_all();
+        self.mounted.unmount();
+        self.on_disk();
+        let stack = Stack { opts: Vec::new(), ..self.mounted.stack().clone() };
+        let metacopy = if self.case.opts == "metacopy=off" { "metacopy=off" } else { "metacopy=on" };
+        let opts = ["redirect_dir=on", metacopy, "index=off"].map(str::to_owned).to_vec();
+        self.mounted = Subject::Overlayfs { opts }.mount_stack(stack);
+        self.in_kernel = true;
+        self.quirks = Quirks { identity: false, ..Quirks::OVERLAYFS };
+        self.changed_hands("in the kernel's overlayfs")
+    }
+
+    /// Has lamel mount the upper that the kernel has written to.
+    fn take_back(&mut self) -> Result<(), String> {
+        self.close_all();
+        self.mounted.unmount();
+        self.on_disk();
+        let opts = if self.case.opts.is_empty() { Vec::new() } else { vec![self.case.opts.clone()] };
+        let stack = Stack { opts, ..self.mounted.stack().clone() };
+        self.mounted = self.subject.mount_stack(stack);
+        self.in_kernel = false;
+        self.quirks = Quirks::LAMEL;
+        self.changed_hands("after the kernel's overlayfs")
+    }
+
+    /// Numbers are each filesystem's own.
+    fn changed_hands(&mut self, when: &str) -> Result<(), String> {
+        self.note_daemon();
+        self.world.quirks = self.quirks;
+        for node in self.world.tree.all_mut() {
+            node.st_ino = None;
+        }
+        self.everything(when)
     }
 
     fn note_daemon(&self) {
-        self.daemon
-            .store(self.mounted.pid().unwrap_or(0), Ordering::Relaxed);
+        self.daemon.store(self.mounted.pid().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Objects whose links would not survive a copy-up.
+    fn has_linked_specials(&mut self) -> bool {
+        let special = |body: &Body| matches!(body, Body::Symlink(_) | Body::Fifo);
+        !self.quirks.special_inos && self.world.tree.all_mut().any(|n| n.nlink > 1 && special(&n.body))
     }
 
     fn push_down(&mut self) -> Result<(), String> {
+        if self.in_kernel {
+            self.take_back()?;
+        }
         self.everything("before the upper is pushed down")?;
         self.close_all();
         self.mounted.unmount();
@@ -471,11 +521,7 @@ impl<'a> Player<'a> {
         let Some((old, _)) = self.mounted.stack().upper.clone() else {
             return Err("the stack has no upper".to_owned());
         };
-        self.linked = self
-            .world
-            .tree
-            .all_mut()
-            .any(|n| n.nlink > 1 && !n.is_dir());
+        self.linked = self.world.tree.all_mut().any(|n| n.nlink > 1 && !n.is_dir());
         self.lowers.insert(0, (old.clone(), dump_all(&old)));
         self.pushed += 1;
         let upper = self.scratch.dir(format!("upper{}", self.pushed));
@@ -498,18 +544,13 @@ impl<'a> Player<'a> {
     /// What a mount must leave on disk: untouched lowers, an empty staging directory.
     fn on_disk(&self) {
         for (dir, before) in &self.lowers {
-            assert_same(
-                &format!("the lower {}", dir.display()),
-                before,
-                &dump_all(dir),
-                Compare::UNTOUCHED,
-            );
+            assert_same(&format!("the lower {}", dir.display()), before, &dump_all(dir), Compare::UNTOUCHED);
         }
-        if let Some((_, work)) = &self.mounted.stack().upper {
+        // The kernel keeps a whiteout there, to link it wherever it needs one.
+        if let Some((_, work)) = self.mounted.stack().upper.as_ref().filter(|_| !self.in_kernel) {
             let staging = work.join("work");
-            let left: Vec<_> = std::fs::read_dir(&staging)
-                .map(|d| d.flatten().map(|e| e.file_name()).collect())
-                .unwrap_or_default();
+            let left: Vec<_> =
+                std::fs::read_dir(&staging).map(|d| d.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
             assert!(left.is_empty(), "left in the staging directory: {left:?}");
         }
     }

@@ -3,11 +3,8 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{
-    case::{
-        Case, Data, Entry, FallocateHow, Meta, Op, Opaque, OpenHow, RenameHow, SLOTS, What,
-        XattrHow,
-    },
-    layers::unite,
+    case::{Case, Data, Entry, FallocateHow, Meta, Op, Opaque, OpenHow, RenameHow, SLOTS, What, XattrHow},
+    layers::{retain_sensible, unite},
     runner::Quirks,
     tree::Body,
     world::World,
@@ -16,21 +13,22 @@ use super::{
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 pub fn cases() -> impl Strategy<Value = Case> {
-    (opts(), vec(vec(entry(), 0..16), 1..=4), vec(op(), 1..44))
-        .prop_map(|(opts, layers, ops)| aim(Case { opts, layers, ops }))
+    // Half of the stacks are such that the kernel's overlayfs can read them too, and half are without hard links.
+    let (foreign, links) = (any::<bool>(), any::<bool>());
+    (opts(), vec(vec(entry(), 0..16), 1..=4), vec(op(), 1..44), foreign, links).prop_map(
+        |(opts, mut layers, ops, foreign, links)| {
+            if !links {
+                layers.iter_mut().for_each(|layer| layer.retain(|entry| !matches!(entry.what, What::Link { .. })));
+            }
+            retain_sensible(&mut layers, if foreign { &Quirks::LAMEL } else { &Quirks::OVERLAYFS });
+            aim(Case { opts, layers, ops })
+        },
+    )
 }
 
 /// Options that change how lamel works and not what it shows.
 fn opts() -> impl Strategy<Value = String> {
-    let choice = select(
-        &[
-            "volatile",
-            "metacopy=off",
-            "passthrough=0",
-            "passthrough=0,writeback=0",
-            "userxattr",
-        ][..],
-    );
+    let choice = select(&["volatile", "metacopy=off", "passthrough=0", "passthrough=0,writeback=0", "userxattr"][..]);
     prop_oneof![3 => Just(String::new()), 2 => choice.prop_map(str::to_owned)]
 }
 
@@ -46,19 +44,11 @@ enum Aim {
     Free,
 }
 
-const AIMS: [(char, Aim); 5] = [
-    ('a', Aim::Any),
-    ('f', Aim::File),
-    ('n', Aim::NoDir),
-    ('d', Aim::Dir),
-    ('x', Aim::Free),
-];
+const AIMS: [(char, Aim); 5] =
+    [('a', Aim::Any), ('f', Aim::File), ('n', Aim::NoDir), ('d', Aim::Dir), ('x', Aim::Free)];
 
 fn at(aim: Aim) -> impl Strategy<Value = String> {
-    let letter = AIMS
-        .iter()
-        .find(|(_, a)| *a == aim)
-        .map_or('a', |(letter, _)| *letter);
+    let letter = AIMS.iter().find(|(_, a)| *a == aim).map_or('a', |(letter, _)| *letter);
     prop_oneof![
         3 => any::<u16>().prop_map(move |n| format!("?{letter}{n}")),
         1 => path(),
@@ -91,20 +81,10 @@ fn parse_aim(path: &str) -> Option<(Aim, usize)> {
 fn choose(world: &World, aim: Aim, n: usize) -> String {
     let mut all = world.tree.paths();
     if aim == Aim::Free {
-        let dirs = all
-            .into_iter()
-            .filter(|(_, id)| world.tree.node(*id).is_dir());
+        let dirs = all.into_iter().filter(|(_, id)| world.tree.node(*id).is_dir());
         let free = |(dir, id): (String, usize)| {
-            let names = NAMES
-                .iter()
-                .filter(move |name| world.tree.child(id, name).is_none());
-            names.map(move |name| {
-                if dir.is_empty() {
-                    (*name).to_owned()
-                } else {
-                    format!("{dir}/{name}")
-                }
-            })
+            let names = NAMES.iter().filter(move |name| world.tree.child(id, name).is_none());
+            names.map(move |name| if dir.is_empty() { (*name).to_owned() } else { format!("{dir}/{name}") })
         };
         all = dirs.flat_map(free).map(|path| (path, 0)).collect();
     } else {
@@ -153,11 +133,7 @@ fn offset() -> impl Strategy<Value = u64> {
 
 fn file_mode() -> impl Strategy<Value = u32> {
     // No sticky world-writable directories: protected_regular would have a say.
-    select(
-        &[
-            0o644_u32, 0o600, 0o755, 0o700, 0o4755, 0o2755, 0o2644, 0o000, 0o777, 0o1755,
-        ][..],
-    )
+    select(&[0o644_u32, 0o600, 0o755, 0o700, 0o4755, 0o2755, 0o2644, 0o000, 0o777, 0o1755][..])
 }
 
 fn create_mode() -> impl Strategy<Value = u32> {
@@ -169,24 +145,17 @@ fn id() -> impl Strategy<Value = u32> {
 }
 
 fn meta() -> impl Strategy<Value = Meta> {
-    (
-        file_mode(),
-        id(),
-        id(),
-        prop::option::weighted(0.3, 1_u8..9),
-    )
-        .prop_map(|(mode, uid, gid, xattr)| Meta {
-            mode,
-            uid,
-            gid,
-            xattr,
-        })
+    (file_mode(), id(), id(), prop::option::weighted(0.3, 1_u8..9)).prop_map(|(mode, uid, gid, xattr)| Meta {
+        mode,
+        uid,
+        gid,
+        xattr,
+    })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
     let hole = prop_oneof![5 => Just(0_usize), 1 => 10_000_usize..70_000];
-    let opaque =
-        prop_oneof![6 => Just(Opaque::No), 1 => Just(Opaque::Xattr), 1 => Just(Opaque::WhFile)];
+    let opaque = prop_oneof![6 => Just(Opaque::No), 1 => Just(Opaque::Xattr), 1 => Just(Opaque::WhFile)];
     let what = prop_oneof![
         8 => (meta(), data(), hole).prop_map(|(meta, data, hole)| What::File { meta, data, hole }),
         6 => (meta(), opaque).prop_map(|(meta, opaque)| What::Dir { meta, opaque }),
@@ -198,13 +167,8 @@ fn entry() -> impl Strategy<Value = Entry> {
     ];
     let anything = (path(), what).prop_map(|(path, what)| Entry { path, what });
     // Without some directories at the top most paths would lead nowhere.
-    let dir = (select(&NAMES[..]), meta()).prop_map(|(name, meta)| Entry {
-        path: name.to_owned(),
-        what: What::Dir {
-            meta,
-            opaque: Opaque::No,
-        },
-    });
+    let dir = (select(&NAMES[..]), meta())
+        .prop_map(|(name, meta)| Entry { path: name.to_owned(), what: What::Dir { meta, opaque: Opaque::No } });
     prop_oneof![5 => anything, 1 => dir]
 }
 
@@ -216,7 +180,17 @@ fn op() -> impl Strategy<Value = Op> {
         7 => attributes(),
         8 => handles(),
         1 => at(Aim::Dir).prop_map(|path| Op::Readdir { path }),
-        2 => prop_oneof![6 => Just(Op::Remount), 2 => Just(Op::PushDown), 2 => Just(Op::Kill), 3 => Just(Op::DropCaches)],
+        2 => remounts(),
+    ]
+}
+
+fn remounts() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => Just(Op::Remount),
+        2 => Just(Op::PushDown),
+        2 => Just(Op::Kill),
+        2 => Just(Op::Kernel),
+        3 => Just(Op::DropCaches),
     ]
 }
 
@@ -273,13 +247,7 @@ fn attributes() -> impl Strategy<Value = Op> {
 
 fn handles() -> impl Strategy<Value = Op> {
     let slot = || 0..SLOTS;
-    let fallocate = select(
-        &[
-            FallocateHow::Extend,
-            FallocateHow::KeepSize,
-            FallocateHow::PunchHole,
-        ][..],
-    );
+    let fallocate = select(&[FallocateHow::Extend, FallocateHow::KeepSize, FallocateHow::PunchHole][..]);
     let how = prop_oneof![
         4 => Just(OpenHow::Read),
         1 => Just(OpenHow::Write),

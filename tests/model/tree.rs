@@ -46,17 +46,7 @@ pub enum Body {
 
 impl Inode {
     pub fn new(body: Body, mode: u32, uid: u32, gid: u32) -> Self {
-        Self {
-            body,
-            mode,
-            uid,
-            gid,
-            xattrs: BTreeMap::new(),
-            mtime: None,
-            nlink: 1,
-            lower_data: false,
-            st_ino: None,
-        }
+        Self { body, mode, uid, gid, xattrs: BTreeMap::new(), mtime: None, nlink: 1, lower_data: false, st_ino: None }
     }
 
     pub fn entries(&self) -> Option<&BTreeMap<String, Id>> {
@@ -82,12 +72,7 @@ pub struct Place {
 impl Tree {
     pub fn new() -> Self {
         let root = Inode::new(Body::Dir(BTreeMap::new()), 0o755, 0, 0);
-        Self {
-            nodes: BTreeMap::from([(0, root)]),
-            next: 1,
-            root: 0,
-            touched: BTreeSet::new(),
-        }
+        Self { nodes: BTreeMap::from([(0, root)]), next: 1, root: 0, touched: BTreeSet::new() }
     }
 
     pub fn add(&mut self, inode: Inode) -> Id {

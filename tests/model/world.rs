@@ -14,7 +14,8 @@ pub const UMASK: u32 = 0o022;
 pub struct World {
     pub tree: Tree,
     pub slots: [Option<Handle>; SLOTS],
-    quirks: Quirks,
+    /// Of the subject that is mounted.
+    pub quirks: Quirks,
 }
 
 #[derive(Debug, Clone)]
@@ -38,32 +39,20 @@ pub enum Reply {
 
 impl World {
     pub fn new(tree: Tree, quirks: Quirks) -> Self {
-        Self {
-            tree,
-            slots: [const { None }; SLOTS],
-            quirks,
-        }
+        Self { tree, slots: [const { None }; SLOTS], quirks }
     }
 
     pub fn apply(&mut self, op: &Op) -> Result<Reply, Errno> {
         self.tree.touched.clear();
         match op {
-            Op::Create {
-                path,
-                mode,
-                excl,
-                trunc,
-                data,
-            } => {
+            Op::Create { path, mode, excl, trunc, data } => {
                 let Some(id) = self.open(path, true, *excl, Some(*mode), *trunc)? else {
                     return Ok(Reply::Skip);
                 };
                 self.write(id, Some(0), &data.bytes());
                 Ok(Reply::Done)
             }
-            Op::Mkdir { path, mode } => {
-                self.make(path, Body::Dir(Default::default()), mode & !UMASK)
-            }
+            Op::Mkdir { path, mode } => self.make(path, Body::Dir(Default::default()), mode & !UMASK),
             Op::Mkfifo { path, mode } => self.make(path, Body::Fifo, mode & !UMASK),
             Op::Symlink { path, target } => self.make(path, Body::Symlink(target.clone()), 0o777),
             Op::Link { old, new } => self.link(old, new),
@@ -117,12 +106,7 @@ impl World {
                 self.tree.node_mut(id).mtime = Some((*secs, *nanos));
                 Ok(Reply::Done)
             }
-            Op::SetXattr {
-                path,
-                name,
-                value,
-                how,
-            } => {
+            Op::SetXattr { path, name, value, how } => {
                 let id = self.xattr_target(path)?;
                 let xattrs = &mut self.tree.node_mut(id).xattrs;
                 match (how, xattrs.contains_key(name)) {
@@ -134,11 +118,7 @@ impl World {
             }
             Op::RemoveXattr { path, name } => {
                 let id = self.xattr_target(path)?;
-                self.tree
-                    .node_mut(id)
-                    .xattrs
-                    .remove(name)
-                    .map_or(Err(Errno::NODATA), |_| Ok(Reply::Done))
+                self.tree.node_mut(id).xattrs.remove(name).map_or(Err(Errno::NODATA), |_| Ok(Reply::Done))
             }
             Op::Readdir { path } => {
                 let id = self.tree.lookup(path, true)?;
@@ -153,14 +133,8 @@ impl World {
             | Op::HFsync { .. }
             | Op::HClose { .. }
             | Op::HFallocate { .. } => self.apply_to_handle(op),
-            Op::HCopy {
-                from,
-                to,
-                from_at,
-                to_at,
-                len,
-            } => self.copy(*from, *to, *from_at, *to_at, *len),
-            Op::DropCaches | Op::Kill | Op::Remount | Op::PushDown => Ok(Reply::Done),
+            Op::HCopy { from, to, from_at, to_at, len } => self.copy(*from, *to, *from_at, *to_at, *len),
+            Op::DropCaches | Op::Kill | Op::Kernel | Op::Remount | Op::PushDown => Ok(Reply::Done),
         }
     }
 
@@ -196,9 +170,7 @@ impl World {
             }
             Op::HTruncate { .. } if !handle.how.writes() => return Err(Errno::INVAL),
             Op::HTruncate { len, .. } => self.truncate(handle.inode, *len),
-            Op::HChmod { .. }
-                if !self.quirks.unlinked_files && self.tree.node(handle.inode).nlink == 0 =>
-            {
+            Op::HChmod { .. } if !self.quirks.unlinked_files && self.tree.node(handle.inode).nlink == 0 => {
                 return Ok(Reply::Skip);
             }
             Op::HChmod { mode, .. } => self.tree.node_mut(handle.inode).mode = *mode,
@@ -251,8 +223,7 @@ impl World {
     fn open_slot(&mut self, slot: usize, path: &str, how: OpenHow) -> Result<Reply, Errno> {
         self.slots[slot] = None;
         let create = (how == OpenHow::Create).then_some(0o644);
-        let Some(inode) = self.open(path, how.writes(), false, create, how == OpenHow::Truncate)?
-        else {
+        let Some(inode) = self.open(path, how.writes(), false, create, how == OpenHow::Truncate)? else {
             return Ok(Reply::Skip);
         };
         let node = self.tree.node(inode);
@@ -260,11 +231,7 @@ impl World {
             Body::File(content) if node.lower_data => Some(content.clone()),
             _ => None,
         };
-        self.slots[slot] = Some(Handle {
-            inode,
-            how,
-            lower_content,
-        });
+        self.slots[slot] = Some(Handle { inode, how, lower_content });
         Ok(Reply::Done)
     }
 
@@ -314,14 +281,7 @@ impl World {
         }
     }
 
-    fn copy(
-        &mut self,
-        from: usize,
-        to: usize,
-        from_at: u64,
-        to_at: u64,
-        len: u64,
-    ) -> Result<Reply, Errno> {
+    fn copy(&mut self, from: usize, to: usize, from_at: u64, to_at: u64, len: u64) -> Result<Reply, Errno> {
         let (Some(from), Some(to)) = (self.slots[from].clone(), self.slots[to].clone()) else {
             return Ok(Reply::Skip);
         };
@@ -331,22 +291,28 @@ impl World {
         let Body::File(content) = &self.tree.node(from.inode).body else {
             return Ok(Reply::Skip);
         };
-        if from
-            .lower_content
-            .as_ref()
-            .is_some_and(|old| old != content)
-        {
+        if from.lower_content.as_ref().is_some_and(|old| old != content) {
             // Which of the two is copied is not said.
             return Ok(Reply::Skip);
         }
-        let start = (from_at as usize).min(content.len());
-        let end = (start + len as usize).min(content.len());
-        let data = content[start..end].to_vec();
-        let count = data.len() as u64;
-        if from.inode == to.inode && to_at + count > from_at && to_at < from_at + count {
-            return Err(Errno::INVAL);
+        let (mut from_at, mut to_at, mut left) = (from_at as usize, to_at as usize, len as usize);
+        loop {
+            let Body::File(content) = &self.tree.node(from.inode).body else {
+                return Ok(Reply::Skip);
+            };
+            let start = from_at.min(content.len());
+            let data = content[start..(start + left).min(content.len())].to_vec();
+            let n = data.len();
+            if from.inode == to.inode && to_at + n > from_at && to_at < from_at + n {
+                return Err(Errno::INVAL);
+            }
+            self.write(to.inode, Some(to_at as u64), &data);
+            // A file copied into itself may have grown meanwhile.
+            (from_at, to_at, left) = (from_at + n, to_at + n, left - n);
+            if n == 0 || left == 0 {
+                break;
+            }
         }
-        self.write(to.inode, Some(to_at), &data);
         Ok(Reply::Done)
     }
 
@@ -409,11 +375,7 @@ impl World {
         }
         if let Some(target) = new.found {
             if self.tree.is_below(old.dir, target) {
-                return Err(if how == RenameHow::Exchange {
-                    Errno::INVAL
-                } else {
-                    Errno::NOTEMPTY
-                });
+                return Err(if how == RenameHow::Exchange { Errno::INVAL } else { Errno::NOTEMPTY });
             }
             if source == target {
                 return Ok(Reply::Done);
@@ -423,10 +385,7 @@ impl World {
                 self.tree.entries_mut(new.dir).insert(new.name, source);
                 return Ok(Reply::Done);
             }
-            match (
-                self.tree.node(source).is_dir(),
-                self.tree.node(target).entries(),
-            ) {
+            match (self.tree.node(source).is_dir(), self.tree.node(target).entries()) {
                 (true, None) => return Err(Errno::NOTDIR),
                 (false, Some(_)) => return Err(Errno::ISDIR),
                 (true, Some(entries)) if !entries.is_empty() => return Err(Errno::NOTEMPTY),
