@@ -129,8 +129,7 @@ impl UnionFs {
         {
             return Err(Refusal::Reserved.into());
         }
-        let uid = self.owners.disk_uid(caller.uid)?;
-        let gid = self.owners.disk_gid(caller.gid)?;
+        let (uid, gid) = self.owners.maker(caller.uid, caller.gid);
         let caller = Caller { uid, gid, ..caller };
         self.copy_up(parent, Depth::Attributes)?;
         let dir = self.upper_dir(parent)?;

@@ -66,9 +66,9 @@ pub enum UpperFormat {
 /// One contiguous range of an id mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
-    /// First id shown in the mount.
+    /// First id on disk, which is the one that the container sees.
     pub container: u32,
-    /// First id on disk.
+    /// First id shown in the mount, which the container's user namespace turns back.
     pub host: u32,
     /// Number of ids.
     pub len: u32,

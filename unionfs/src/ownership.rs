@@ -125,8 +125,8 @@ impl Owners {
 
     /// The attributes as the mount shows them.
     pub(crate) fn show(&self, attr: &mut Attr) {
-        attr.uid = self.options.squash_uid.unwrap_or_else(|| to_container(&self.options.uid_map, attr.uid));
-        attr.gid = self.options.squash_gid.unwrap_or_else(|| to_container(&self.options.gid_map, attr.gid));
+        attr.uid = self.options.squash_uid.unwrap_or_else(|| shown(&self.options.uid_map, attr.uid));
+        attr.gid = self.options.squash_gid.unwrap_or_else(|| shown(&self.options.gid_map, attr.gid));
     }
 
     /// The uid on disk of one shown in the mount.
@@ -134,7 +134,13 @@ impl Owners {
         if self.options.squash_uid.is_some() {
             return Ok(rustix::process::geteuid().as_raw());
         }
-        to_host(&self.options.uid_map, uid)
+        stored(&self.options.uid_map, uid)
+    }
+
+    /// The owner and group on disk of what a caller makes. One from outside the container, as a container manager is
+    /// that lays out `/etc`, makes things of nobody's, which is what the container would be shown anyway.
+    pub(crate) fn maker(&self, uid: u32, gid: u32) -> (u32, u32) {
+        (self.disk_uid(uid).unwrap_or(OVERFLOW_ID), self.disk_gid(gid).unwrap_or(OVERFLOW_ID))
     }
 
     /// The gid on disk of one shown in the mount.
@@ -142,30 +148,35 @@ impl Owners {
         if self.options.squash_gid.is_some() {
             return Ok(rustix::process::getegid().as_raw());
         }
-        to_host(&self.options.gid_map, gid)
+        stored(&self.options.gid_map, gid)
     }
 }
 
-fn to_container(map: &[IdRange], id: u32) -> u32 {
-    if map.is_empty() {
-        return id;
+/// The id on the host that a container's id on disk stands for.
+///
+/// One that is no container's id but is one of the host's range is that already: containers/storage gives id-mapped
+/// mounts as lowers where the kernel has them, and the mapping besides.
+fn shown(map: &[IdRange], id: u32) -> u32 {
+    let on_host = map.iter().find_map(|range| {
+        let offset = id.checked_sub(range.container)?;
+        (offset < range.len).then(|| range.host.checked_add(offset))?
+    });
+    match on_host {
+        Some(host) => host,
+        None if map.is_empty() || stored(map, id).is_ok() => id,
+        None => OVERFLOW_ID,
     }
-    map.iter()
-        .find_map(|range| {
-            let offset = id.checked_sub(range.host)?;
-            (offset < range.len).then(|| range.container.checked_add(offset))?
-        })
-        .unwrap_or(OVERFLOW_ID)
 }
 
-fn to_host(map: &[IdRange], id: u32) -> Result<u32> {
+/// The container's id, as it is stored, of an id on the host.
+fn stored(map: &[IdRange], id: u32) -> Result<u32> {
     if map.is_empty() {
         return Ok(id);
     }
     map.iter()
         .find_map(|range| {
-            let offset = id.checked_sub(range.container)?;
-            (offset < range.len).then(|| range.host.checked_add(offset))?
+            let offset = id.checked_sub(range.host)?;
+            (offset < range.len).then(|| range.container.checked_add(offset))?
         })
         .ok_or_else(|| Refusal::Unmapped.into())
 }
@@ -200,10 +211,11 @@ mod tests {
     #[test]
     fn maps_both_ways() {
         let map = [IdRange { container: 0, host: 1000, len: 1 }, IdRange { container: 1, host: 100_000, len: 65_536 }];
-        assert_eq!(to_container(&map, 1000), 0);
-        assert_eq!(to_container(&map, 100_004), 5);
-        assert_eq!(to_container(&map, 7), OVERFLOW_ID);
-        assert_eq!(to_host(&map, 5).unwrap(), 100_004);
-        assert!(to_host(&map, 70_000).is_err());
+        assert_eq!(shown(&map, 0), 1000);
+        assert_eq!(shown(&map, 5), 100_004);
+        assert_eq!(shown(&map, 70_000), OVERFLOW_ID);
+        assert_eq!(shown(&map, 165_535), 165_535);
+        assert_eq!(stored(&map, 100_004).unwrap(), 5);
+        assert!(stored(&map, 7).is_err());
     }
 }
