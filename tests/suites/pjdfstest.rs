@@ -107,17 +107,7 @@ fn run(dir: &Path) -> Results {
             (case.contains("::") && known).then(|| (case.to_owned(), result.to_owned()))
         })
         .collect();
-    assert_eq!(
-        results.len(),
-        CASES,
-        "pjdfstest did not run all its cases: {}\n{}",
-        out.stdout,
-        out.stderr
-    );
-    println!(
-        "{}: {}",
-        dir.display(),
-        out.stdout.lines().last().unwrap_or_default()
-    );
+    assert_eq!(results.len(), CASES, "pjdfstest did not run all its cases: {}\n{}", out.stdout, out.stderr);
+    println!("{}: {}", dir.display(), out.stdout.lines().last().unwrap_or_default());
     results
 }

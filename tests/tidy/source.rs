@@ -15,6 +15,8 @@ pub(crate) struct Source {
     pub(crate) code: String,
     /// Without comments and without the blocks under `#[cfg(test)]`.
     pub(crate) product: String,
+    /// Whether it is compiled for tests alone: a `#[cfg(test)] mod NAME;` of another file.
+    pub(crate) test: bool,
 }
 
 /// The workspace.
@@ -24,18 +26,19 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every Rust file of the workspace; at least the known ones.
 pub(crate) fn sources() -> Vec<Source> {
-    let files: Vec<Source> = paths()
+    let mut files: Vec<Source> = paths()
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(root().join(&path)).unwrap();
             Source::parse(path, text)
         })
         .collect();
+    let tests: Vec<String> = files.iter().flat_map(Source::test_modules).collect();
+    for file in &mut files {
+        file.test = tests.contains(&file.path);
+    }
     for known in ["cli/src/main.rs", "unionfs/src/lib.rs", "tests/tidy.rs"] {
-        assert!(
-            files.iter().any(|f| f.path == known),
-            "{known} was not found"
-        );
+        assert!(files.iter().any(|f| f.path == known), "{known} was not found");
     }
     files
 }
@@ -76,26 +79,13 @@ impl Source {
     pub(crate) fn parse(path: String, text: String) -> Self {
         let pieces = pieces(&text);
         let view = |blank: &dyn Fn(Piece) -> bool| -> String {
-            text.char_indices()
-                .map(|(at, c)| {
-                    if c != '\n' && blank(pieces[at]) {
-                        ' '
-                    } else {
-                        c
-                    }
-                })
-                .collect()
+            text.char_indices().map(|(at, c)| if c != '\n' && blank(pieces[at]) { ' ' } else { c }).collect()
         };
         let code = view(&|p| p != Piece::Code);
         let product = view(&|p| p == Piece::Comment);
         // Blank characters are one byte: where a comment was not ASCII, offsets differ between the views; lines do not.
         let product = blank_lines(&product, &test_lines(&code));
-        Self {
-            path,
-            text,
-            code,
-            product,
-        }
+        Self { path, text, code, product, test: false }
     }
 
     /// Lines with more on them than comment.
@@ -103,18 +93,29 @@ impl Source {
         self.code.lines().filter(|l| !l.trim().is_empty()).count()
     }
 
+    /// Paths of the modules that it declares for tests alone.
+    fn test_modules(&self) -> Vec<String> {
+        let path = Path::new(&self.path);
+        let owner = ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| path.ends_with(name));
+        let dir = if owner { path.parent().unwrap().to_owned() } else { path.with_extension("") };
+        let lines: Vec<&str> = self.code.lines().map(str::trim).collect();
+        lines
+            .windows(2)
+            .filter(|pair| pair[0] == "#[cfg(test)]")
+            .filter_map(|pair| pair[1].strip_prefix("mod ")?.strip_suffix(';'))
+            .map(|name| dir.join(name).with_extension("rs").to_str().unwrap().to_owned())
+            .collect()
+    }
+
     /// Whether it ends up in a library or the binary.
     pub(crate) fn is_library(&self) -> bool {
-        let test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
-        self.path.contains("/src/") && !test
+        self.path.contains("/src/") && !self.test
     }
 }
 
 fn blank_lines(text: &str, blank: &[bool]) -> String {
     let lines = text.lines().zip(blank);
-    lines
-        .flat_map(|(line, &blank)| [if blank { "" } else { line }, "\n"])
-        .collect()
+    lines.flat_map(|(line, &blank)| [if blank { "" } else { line }, "\n"]).collect()
 }
 
 /// For each line of `code`, whether it belongs to an item under `#[cfg(test)]`.
@@ -204,9 +205,7 @@ fn quoted(inside: &[u8], quote: u8) -> usize {
 /// For a raw string at `at`: the lengths of its opening and of its inside.
 fn raw_string(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let before = at.checked_sub(1).and_then(|b| bytes.get(b));
-    if bytes[at] != b'r'
-        || before.is_some_and(|b| *b != b'b' && (b.is_ascii_alphanumeric() || *b == b'_'))
-    {
+    if bytes[at] != b'r' || before.is_some_and(|b| *b != b'b' && (b.is_ascii_alphanumeric() || *b == b'_')) {
         return None;
     }
     let hashes = bytes[at + 1..].iter().take_while(|b| **b == b'#').count();
@@ -214,9 +213,7 @@ fn raw_string(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     if bytes.get(open) != Some(&b'"') {
         return None;
     }
-    let close: Vec<u8> = std::iter::once(b'"')
-        .chain(std::iter::repeat_n(b'#', hashes))
-        .collect();
+    let close: Vec<u8> = std::iter::once(b'"').chain(std::iter::repeat_n(b'#', hashes)).collect();
     let inside = &bytes[open + 1..];
     let end = inside.windows(close.len()).position(|w| w == close)?;
     Some((hashes + 2, end))
