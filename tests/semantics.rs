@@ -16,6 +16,7 @@
 mod common;
 
 mod semantics {
+    mod concurrency;
     mod files;
     mod forging;
     mod handles;
@@ -24,10 +25,14 @@ mod semantics {
     mod identity;
     mod kit;
     mod layers;
+    mod memory;
     mod names;
     mod no_copy;
+    mod ownership;
+    mod peers;
     mod privileges;
     mod rename;
     mod sys;
     mod trust;
+    mod userns;
 }

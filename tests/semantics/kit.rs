@@ -25,13 +25,13 @@ pub use crate::common::{
 /// A user and group that own nothing.
 pub const STRANGER: u32 = 4242;
 
-/// The filesystem under test: lamel unless `LAMEL_SUBJECT` names a peer.
+/// The filesystem under test: lamel unless `LAMEL_SUBJECT` names a peer, with the further options in `LAMEL_OPTS`.
 pub fn subject() -> Subject {
     match std::env::var("LAMEL_SUBJECT").as_deref() {
         Ok("overlayfs") => Subject::overlayfs_full(),
         Ok("fuse-overlayfs") => Subject::fuse_overlayfs(),
         Ok(other) if other != "lamel" => panic!("unknown LAMEL_SUBJECT={other}"),
-        _ => Subject::lamel(),
+        _ => Subject::Lamel { opts: std::env::var("LAMEL_OPTS").into_iter().collect() },
     }
 }
 

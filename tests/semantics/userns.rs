@@ -1,0 +1,134 @@
+//! Without root: inside a user namespace, and as a plain user through the setuid fusermount3. Kernel overlayfs: not for
+//! a plain user, and in a user namespace without redirects.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use super::kit::*;
+
+/// A scratch directory of the user `tests`, who is made if absent, and a copy of the binary that the user may run.
+fn scratch_of_user() -> (Scratch, PathBuf, String) {
+    static USER: Mutex<()> = Mutex::new(());
+    let guard = USER.lock().unwrap_or_else(PoisonError::into_inner);
+    sh("id tests > /dev/null 2>&1 || useradd -m tests; chmod 666 /dev/fuse");
+    drop(guard);
+    let s = Scratch::new();
+    let home = s.dir("home");
+    let bin = s.join("lamel");
+    fs::copy(Subject::lamel_bin(), &bin).unwrap();
+    fs::set_permissions(s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    sh(&format!("chown tests: {}", home.display()));
+    let as_tests = format!(
+        "cd {}; env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME={0} LAMEL={} \
+         setpriv --reuid tests --regid tests --init-groups",
+        home.display(),
+        bin.display()
+    );
+    (s, home, as_tests)
+}
+
+const FILL: &str =
+    "mkdir -p low/d/sub low/gone up work mnt; echo f > low/f; echo a > low/d/a; ln low/f low/h; echo g > low/gone/g";
+const MOUNT: &str = "$LAMEL mount -o lowerdir=low,upperdir=up,workdir=work mnt";
+const WORK: &str = "cd mnt; echo more >> f; chmod 600 d/a; mv d e; rm -r gone; mkdir gone; echo n > gone/n; ln f l; rm h; ln -s x s; \
+                    setfattr -n user.k -v v e/a; cd ..";
+const CHECK: &str = "cd mnt; test \"$(cat f)\" = $'f\\nmore'; test $(cat e/a) = a; test $(stat -c %a e/a) = 600; test ! -e d; test ! -e h; \
+                     test \"$(ls gone)\" = n; test $(stat -c %h f) = 2; test -L s; test \"$(getfattr --only-values -n user.k e/a)\" = v; cd ..";
+
+fn script(steps: &[&str]) -> String {
+    format!("bash -eu -o pipefail -c '{}'", steps.join("; ").replace('\'', "'\\''"))
+}
+
+#[test]
+fn a_plain_user_mounts_through_fusermount3() {
+    let (s, home, as_tests) = scratch_of_user();
+    let steps = [
+        FILL,
+        MOUNT,
+        WORK,
+        CHECK,
+        "$LAMEL umount mnt",
+        MOUNT,
+        CHECK,
+        "stat -f -c %T mnt",
+        "$LAMEL umount mnt",
+        "ls -A mnt | wc -l",
+    ];
+    let out = sh(&format!("{as_tests} {}", script(&steps)));
+    assert_eq!(out, "fuseblk\n0");
+    // Marks in the user namespace of xattrs; deletions without devices.
+    let marks = list(home.join("up/e"));
+    assert!(marks.contains(&"user.overlay.redirect".to_owned()), "{marks:?}");
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&stat(home.join("up/s"))),
+        std::os::unix::fs::MetadataExt::uid(&stat(&home))
+    );
+    drop(s);
+}
+
+#[test]
+fn inside_a_user_namespace_of_a_plain_user() {
+    let (s, home, as_tests) = scratch_of_user();
+    let steps = [
+        FILL,
+        MOUNT,
+        WORK,
+        CHECK,
+        "test $(stat -c %u mnt/f) = 0",
+        "$LAMEL umount mnt",
+        MOUNT,
+        CHECK,
+        // One id is all there is: giving an object to another is refused, and nothing comes of it.
+        "! chown 7 mnt/f 2> err",
+        "test $(stat -c %u mnt/f) = 0",
+        "$LAMEL umount mnt",
+    ];
+    sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
+    assert!(list(home.join("up/e")).contains(&"user.overlay.redirect".to_owned()));
+    drop(s);
+}
+
+#[test]
+fn inside_a_user_namespace_of_root() {
+    let (s, _, _) = scratch_of_user();
+    let dir = s.dir("root");
+    let steps = [FILL, MOUNT, WORK, CHECK, "$LAMEL umount mnt", MOUNT, CHECK, "$LAMEL umount mnt"];
+    run_in(&dir, &format!("LAMEL={} unshare -Urm {}", s.join("lamel").display(), script(&steps)));
+    assert!(list(dir.join("up/e")).contains(&"user.overlay.redirect".to_owned()));
+}
+
+#[test]
+fn override_stat_for_one_with_a_single_id() {
+    // A layer whose owners are in xattrs, and set-id bits that the disk does not get.
+    let (s, home, as_tests) = scratch_of_user();
+    let steps = [
+        FILL,
+        "setfattr -n user.containers.override_stat -v 0:0:04711:file low/f; setfattr -n user.containers.override_stat -v 0:0:0755:dir low",
+        "$LAMEL mount -o lowerdir=low,upperdir=up,workdir=work,xattr_permissions=2 mnt",
+        "test $(stat -c %u:%g:%a mnt/f) = 0:0:4711; cd mnt; chmod 2755 d/a; mkfifo p; cd ..",
+        "test \"$(stat -c %a:%F mnt/d/a)\" = \"2755:regular file\"; test \"$(stat -c %F mnt/p)\" = fifo",
+        "$LAMEL umount mnt",
+    ];
+    sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
+    let value = |name: &str| {
+        String::from_utf8(get(home.join("up").join(name), "user.containers.override_stat").unwrap()).unwrap()
+    };
+    assert!(value("d/a").starts_with("0:0:2755"), "{}", value("d/a"));
+    assert_eq!(mode(home.join("up/d/a")) & 0o7000, 0);
+    assert!(value("p").ends_with(":pipe") && stat(home.join("up/p")).is_file());
+    drop(s);
+}
+
+#[test]
+fn others_do_not_enter_a_plain_users_mount() {
+    let (s, home, as_tests) = scratch_of_user();
+    sh(&format!("{as_tests} {}", script(&[FILL, MOUNT])));
+    let denied = as_user(STRANGER, STRANGER, &[], || verdict(fs::read_dir(home.join("mnt"))));
+    assert_eq!(denied, Err(rustix::io::Errno::ACCESS));
+    sh(&format!("{as_tests} {}", script(&["$LAMEL umount mnt"])));
+    drop(s);
+}
