@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustix::fs::{StatVfs, Timespec, Timestamps};
 
 use crate::backing::Backing;
-use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, UpperDir, UpperFile};
 use crate::ownership;
@@ -176,8 +175,7 @@ impl UnionFs {
         let uid = change.uid.map(|uid| self.owners.disk_uid(uid)).transpose()?;
         let gid = change.gid.map(|gid| self.owners.disk_gid(gid)).transpose()?;
         if change.mode.is_some() || uid.is_some() || gid.is_some() || change.atime.is_some() || change.mtime.is_some() {
-            self.copy_up(inode, Depth::Attributes)?;
-            self.with_upper(inode, |backing| self.apply(backing, change, uid, gid))?;
+            self.change(inode, |backing| self.apply(backing, change, uid, gid))?;
         }
         self.getattr(inode)
     }

@@ -11,6 +11,7 @@ use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::attr::{Attr, set_override, times_of};
+use crate::backing::Backing;
 use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
 use crate::layer::Content;
@@ -70,6 +71,15 @@ impl UnionFs {
             }
             return self.copy_up_locked(inode, depth);
         }
+    }
+
+    /// Copies an object's attributes up and changes them by `act`, undisturbed: a metacopy that became a whole file
+    /// meanwhile would have been copied without the change.
+    pub(crate) fn change<T>(&self, inode: &Arc<Inode>, act: impl FnOnce(&Backing<'_>) -> Result<T>) -> Result<T> {
+        self.copy_up(inode, Depth::Attributes)?;
+        // Of an object that is all in the upper, or a directory, no further copy is made.
+        let _transaction = (!inode.is_dir() && !inode.is_pure_upper()).then(|| inode.transaction.lock());
+        self.with_upper(inode, act)
     }
 
     /// Whether opening an inode for writing would move more than `bytes`.

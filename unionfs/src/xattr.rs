@@ -10,7 +10,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
-use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, UpperDir, UpperFile};
 use crate::ownership::OVERRIDE_CONTAINERS;
@@ -126,8 +125,7 @@ impl UnionFs {
                 _ => {}
             }
         }
-        self.copy_up(inode, Depth::Attributes)?;
-        self.with_upper(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
+        self.change(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
     }
 
     /// Removes a value.
@@ -138,8 +136,7 @@ impl UnionFs {
         if self.with_backing(inode, |backing| backing.xattr(&name))?.is_none() {
             return Err(Refusal::NoAttribute.into());
         }
-        self.copy_up(inode, Depth::Attributes)?;
-        self.with_upper(inode, |backing| xattr::remove(backing.target()?, &name))
+        self.change(inode, |backing| xattr::remove(backing.target()?, &name))
     }
 
     fn check_carried(&self, name: &OsStr) -> Result<()> {
