@@ -84,7 +84,9 @@ fn redirect(path: &str, to: &str) -> String {
 
 #[test]
 fn markers_that_are_directories() {
-    let u = hostile("mkdir -p .wh.f a/.wh..wh..opq .wh..wh..opq b/.wh.b/x; echo x > b/.wh.b/x/y; ln -s /etc .wh.a");
+    let u = hostile(
+        "echo fine > fine; mkdir -p .wh.f a/.wh..wh..opq .wh..wh..opq b/.wh.b/x; echo x > b/.wh.b/x/y; ln -s /etc .wh.a",
+    );
     for dir in ["", "a", "b"] {
         for name in names_ok(&u.at(dir)) {
             assert!(!name.to_string_lossy().starts_with(".wh."), "{dir}/{}", name.display());
@@ -234,13 +236,17 @@ fn a_metacopy_over_a_directory_or_a_loop_of_metacopies() {
     )));
 }
 
+/// Kernel overlayfs: merges the root whatever its layer says.
 #[test]
 fn marks_on_the_root_of_a_layer() {
     for mark in
         ["opaque -v y", "redirect -v /a", "redirect -v ..", "metacopy", "whiteout", "opaque -v x", "origin -v garbage"]
     {
-        let u = hostile(&format!("setfattr -n trusted.overlay.{mark} ."));
-        // The root is merged whatever its layer says, as in kernel overlayfs.
+        let u = hostile(&format!("echo > here; setfattr -n trusted.overlay.{mark} ."));
+        if mark == "opaque -v y" {
+            assert_eq!(names(u.root()), ["here"], "an opaque root hides what is below");
+            fs::write(u.at("fine"), "fine\n").unwrap();
+        }
         survives(u);
     }
 }
