@@ -18,6 +18,8 @@
 pub mod diff;
 pub mod error;
 pub mod fuse;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod layer;
 pub mod mount;
 pub mod options;

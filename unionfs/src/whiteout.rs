@@ -338,14 +338,14 @@ impl Markers {
     }
 }
 
-fn parse_ino(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_ino(value: &[u8]) -> Option<u64> {
     let ino: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
     crate::inode::is_plain_ino(ino).then_some(ino)
 }
 
 /// Kernel format: `U` or `L`, then a signed difference to the upper's or
 /// lower's link count. Only the upper's form says something to us.
-fn parse_nlink(value: &[u8]) -> Option<i64> {
+pub(crate) fn parse_nlink(value: &[u8]) -> Option<i64> {
     let difference: i64 = std::str::from_utf8(value.strip_prefix(b"U")?).ok()?.parse().ok()?;
     (-0x1_0000..=0x1_0000).contains(&difference).then_some(difference)
 }
