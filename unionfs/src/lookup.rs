@@ -215,7 +215,7 @@ impl UnionFs {
             data = data_of(&hits, usize::from(top.layer) + 1, &lower.name, &mut attr)?;
         }
         if attr.nlink > 1
-            && let Some(joined) = self.joined(&lower, data.as_deref(), &attr, ino)?
+            && let Some(joined) = self.joined(&lower, data.as_deref(), &attr)?
         {
             return Ok(Some(joined));
         }
@@ -224,7 +224,7 @@ impl UnionFs {
     }
 
     /// A lower name of a file that was copied up through another of its names.
-    fn joined(&self, lower: &LowerFile, data: Option<&LowerFile>, here: &Attr, ino: u64) -> Result<Option<Found>> {
+    fn joined(&self, lower: &LowerFile, data: Option<&LowerFile>, here: &Attr) -> Result<Option<Found>> {
         let Some(upper) = &self.upper else {
             return Ok(None);
         };
@@ -239,6 +239,8 @@ impl UnionFs {
             return Ok(None);
         }
         let LayerEntry { mut attr, marks } = upper.entry(Target::At(index.as_fd(), &key), &key)?;
+        // The number that its names in the upper have: kernel overlayfs leaves no mark of one.
+        let ino = marks.ino.unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
         attr.nlink = union_links(attr.nlink, &marks);
         let mut below = None;
         if marks.metacopy {
@@ -248,7 +250,7 @@ impl UnionFs {
         let upper = Some(UpperFile::Indexed(Arc::from(key.as_os_str())));
         let data = data.filter(|_| below.is_some()).map(|data| Box::new(data.clone()));
         let body = FoundBody::File { upper, lower: below, data };
-        Ok(Some(Found { attr, ino: marks.ino.unwrap_or(ino), upper_id: None, body }))
+        Ok(Some(Found { attr, ino, upper_id: None, body }))
     }
 
     fn dirs_of(&self, hits: Vec<Hit>) -> Arc<[LowerDir]> {
