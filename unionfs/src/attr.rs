@@ -249,6 +249,14 @@ fn timespec(time: Option<SetTime>) -> Timespec {
     }
 }
 
+/// The time of a file's last change, to be given back to it.
+pub(crate) fn modified_at(stat: &at::Stat) -> Timestamps {
+    Timestamps {
+        last_access: timespec(None),
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() },
+    }
+}
+
 /// The times of an object, to be given to another.
 pub(crate) fn times_of(attr: &Attr) -> Timestamps {
     Timestamps {

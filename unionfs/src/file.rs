@@ -9,6 +9,7 @@ use fuser::BackingId;
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::attr::modified_at;
 use crate::copy_up::Depth;
 use crate::error::{Error, Refusal, Result};
 use crate::handle::{Access, FileHandle};
@@ -21,6 +22,16 @@ use crate::union::{Counters, UnionFs};
 pub(crate) struct Opened {
     pub(crate) handle: u64,
     pub(crate) access: Access,
+}
+
+/// What a write does to the time of the file's last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteTimes {
+    /// It is a change of now.
+    Now,
+    /// The kernel wrote into its cache earlier and sets the time of that itself, but not where it
+    /// equals the time that it knows: the disk's must then stay what it is.
+    Kept,
 }
 
 /// Makes a file known to the kernel for passthrough.
@@ -154,10 +165,14 @@ impl UnionFs {
     }
 
     /// Writes all of `data`.
-    pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<u32> {
+    pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8], times: WriteTimes) -> Result<u32> {
         let handle = self.handles.file(handle)?;
         let content = self.content(&handle)?;
         let file = as_file(&content)?;
+        let before = match times {
+            WriteTimes::Kept => Some(at::fstat(file.as_fd())?),
+            WriteTimes::Now => None,
+        };
         let mut done = 0;
         while done < data.len() {
             match rustix::io::pwrite(file, &data[done..], offset.saturating_add(done as u64)) {
@@ -169,6 +184,9 @@ impl UnionFs {
                 }
                 Err(_) => break,
             }
+        }
+        if let Some(before) = before {
+            at::futimens(file.as_fd(), &modified_at(&before))?;
         }
         Ok(u32::try_from(done).unwrap_or(u32::MAX))
     }

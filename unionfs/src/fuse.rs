@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use crate::attr::{Attr, SetAttr, SetTime};
 use crate::dir::{Caller, New};
 use crate::error::{Error, Refusal, Result};
-use crate::file::Opened;
+use crate::file::{Opened, WriteTimes};
 use crate::handle::Access;
 use crate::sys::credentials;
 use crate::union::{Counters, UnionFs};
@@ -33,12 +33,14 @@ pub struct Adapter {
     fs: Arc<UnionFs>,
     workers: Workers,
     notifier: Arc<OnceLock<Notifier>>,
+    /// The kernel keeps written pages and their times, and tells both later.
+    writeback: bool,
 }
 
 impl Adapter {
     /// An adapter for one session.
     pub fn new(fs: Arc<UnionFs>) -> Self {
-        Self { fs, workers: Workers::default(), notifier: Arc::new(OnceLock::new()) }
+        Self { fs, workers: Workers::default(), notifier: Arc::new(OnceLock::new()), writeback: false }
     }
 
     /// Where the session's notifier belongs once there is one.
@@ -223,6 +225,7 @@ impl fuser::Filesystem for Adapter {
         if !missing.is_empty() {
             tracing::info!(?missing, "the kernel does not offer");
         }
+        self.writeback = (wanted & offered).contains(InitFlags::FUSE_WRITEBACK_CACHE);
         config.add_capabilities(wanted & offered).map_err(|_| std::io::ErrorKind::Unsupported)?;
         config.set_max_write(MAX_WRITE).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         config.set_max_background(64).map_err(|_| std::io::ErrorKind::InvalidInput)?;
@@ -429,12 +432,17 @@ impl fuser::Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.count().write(fh.0, offset, data) {
+        let times = if self.writeback && flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            WriteTimes::Kept
+        } else {
+            WriteTimes::Now
+        };
+        match self.count().write(fh.0, offset, data, times) {
             Ok(size) => reply.written(size),
             Err(error) => reply.error(refuse("write", ino.0, &error)),
         }

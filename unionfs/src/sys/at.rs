@@ -184,6 +184,11 @@ pub(crate) fn utimens(dir: BorrowedFd<'_>, name: &OsStr, times: &Timestamps) -> 
     fs::utimensat(dir, name, times, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| Error::call("utimensat", name, errno))
 }
 
+/// Sets the times of an open file.
+pub(crate) fn futimens(fd: BorrowedFd<'_>, times: &Timestamps) -> Result<()> {
+    fs::futimens(fd, times).map_err(|errno| Error::call("futimens", OsStr::new("<fd>"), errno))
+}
+
 /// Access and modification time of what an `O_PATH` descriptor refers to.
 pub(crate) fn futimens_path(fd: BorrowedFd<'_>, times: &Timestamps) -> Result<()> {
     let path = proc_path(fd);
