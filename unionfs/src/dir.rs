@@ -219,8 +219,18 @@ impl UnionFs {
         let upper = self.upper()?;
         let dir = self.upper_dir(parent)?;
         let slot = self.slot(parent, &dir, name)?;
-        let impure =
-            self.with_upper(inode, |backing| Ok(upper.markers.read(backing.target()?, None)?.ino.is_some()))?;
+        let below = match &inode.state.read().body {
+            Body::File(file) => file.lower.as_ref().map(|lower| lower.dir.path_of(&lower.name)),
+            Body::Dir(_) => None,
+        };
+        let impure = self.with_upper(inode, |backing| {
+            let target = backing.target()?;
+            // A metacopy that kernel overlayfs made has no redirect while it has but its lower name.
+            if let Some(path) = &below {
+                upper.markers.set_redirect(target, path)?;
+            }
+            Ok(upper.markers.read(target, None)?.ino.is_some())
+        })?;
         if impure {
             self.mark_impure(parent)?;
         }
