@@ -158,7 +158,7 @@ impl UnionFs {
     fn found_in_upper(&self, name: &OsStr, lowers: &Arc<[LowerDir]>, entry: LayerEntry, hides: bool) -> Result<Found> {
         let LayerEntry { mut attr, marks } = entry;
         let upper_id = Some((attr.dev, attr.ino));
-        let ino = marks.ino.unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
+        let mut ino = marks.ino.unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
         if attr.is_dir() {
             let below = if marks.opaque || hides || (lowers.is_empty() && marks.redirect.is_none()) {
                 Arc::from([])
@@ -176,6 +176,12 @@ impl UnionFs {
             }
             let hits = self.walk(lowers, self.way(name, &marks, 0)?)?;
             lower = hits.first().map(Hit::file);
+            // One that kernel overlayfs made: its own number is free for another object once the data replaces it.
+            if let (None, Some(Hit { entry, .. })) = (marks.ino, hits.first())
+                && entry.attr.nlink == 1
+            {
+                ino = self.inos.number(entry.attr.dev, entry.attr.ino);
+            }
             data = data_of(&hits, 0, name, &mut attr)?;
         }
         let mut upper = UpperFile::Named;
