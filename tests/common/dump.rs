@@ -59,15 +59,20 @@ pub struct Node {
 
 /// Dumps a tree as users see it: without the xattrs that unions keep for themselves. Panics on any error.
 pub fn dump(root: &Path) -> Tree {
-    dump_with(root, false)
+    dump_with(root, false, |_| false)
 }
 
 /// Dumps a tree with all xattrs, as the disk of a layer is looked at.
 pub fn dump_all(root: &Path) -> Tree {
-    dump_with(root, true)
+    dump_with(root, true, |_| false)
 }
 
-fn dump_with(root: &Path, private: bool) -> Tree {
+/// [`dump_all`] without the names that `skip` knows: a peer's listing may hold names that it cannot look up.
+pub fn dump_all_but(root: &Path, skip: fn(&OsStr) -> bool) -> Tree {
+    dump_with(root, true, skip)
+}
+
+fn dump_with(root: &Path, private: bool, skip: fn(&OsStr) -> bool) -> Tree {
     let mut tree = Tree::new();
     let mut todo = vec![(PathBuf::new(), 0)];
     while let Some((rel, d_ino)) = todo.pop() {
@@ -77,7 +82,9 @@ fn dump_with(root: &Path, private: bool) -> Tree {
             let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("readdir {}: {e}", path.display()));
             for entry in entries {
                 let entry = entry.unwrap_or_else(|e| panic!("readdir {}: {e}", path.display()));
-                todo.push((rel.join(entry.file_name()), entry.ino()));
+                if !skip(&entry.file_name()) {
+                    todo.push((rel.join(entry.file_name()), entry.ino()));
+                }
             }
         }
         if let Some(twice) = tree.insert(rel, node) {
