@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 
 packages=(
     acl attr btrfs-progs buildah busybox-static e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
-    libnbd-bin make mmdebstrap nbdkit podman rsync skopeo sqlite3 strace uidmap util-linux xfsprogs
+    libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman python3 rsync runc
+    skopeo sqlite3 strace uidmap util-linux xfsprogs
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 
@@ -27,6 +28,10 @@ for crate in "${crates[@]}"; do
 done
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 [ -c /dev/fuse ] || modprobe fuse
+# For rootless containers: an account with subordinate ids, and the device as udev sets it up.
+id lamel-test > /dev/null 2>&1 || useradd --create-home lamel-test
+grep -q '^lamel-test:' /etc/subuid || usermod --add-subuids 200000-265535 --add-subgids 200000-265535 lamel-test
+chmod 666 /dev/fuse
 
 # The declared order: cheap ones first.
 targets=("$@")

@@ -132,10 +132,11 @@ impl Store {
         }
     }
 
-    /// Processes, waited for a moment, whose command line names the store.
+    /// Processes whose command line names the store, after a wait for them to end: the other test's rootless client, in a
+    /// mount namespace of its own, may hold a copy of this one's mounts.
     fn processes(&self) -> Vec<(u32, String)> {
         let mut left = Vec::new();
-        for _ in 0..50 {
+        for _ in 0..600 {
             left = self.find_processes();
             if left.is_empty() {
                 break;
