@@ -24,8 +24,8 @@ pub(crate) struct Args {
 /// The virtual xattr that holds the daemon's process id.
 const QUESTION: &str = "system.lamel.pid";
 
-/// How long a lazy unmount waits for a daemon that may have users left.
-const LAZY_WAIT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// How long to wait for the daemon before asking who else may hold the mount.
+const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Who serves a mount.
 #[derive(Debug)]
@@ -50,9 +50,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::ACCESS) if kind.starts_with("fuse") => Daemon::Unknown,
         Err(errno) => return Err(errno).with_context(|| shown.to_string()),
     };
-    if args.lazy {
-        write_back(&path);
-    }
+    // Another mount namespace may hold the filesystem: then the unmount writes nothing.
+    write_back(&path);
+    let device = device(&path);
     unmount(&path, args.lazy).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BUSY) => {
             anyhow!("{shown} is in use (EBUSY): `fuser -vm {shown}` lists by whom; --lazy unmounts it nevertheless")
@@ -63,10 +63,33 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Daemon::Alive(process) = daemon else {
         return Ok(());
     };
-    if !ended(&process, args.lazy.then_some(&LAZY_WAIT))? {
-        tracing::info!("{shown} is unmounted; its daemon ends with its last user");
+    while !ended(&process, &PATIENCE)? {
+        if args.lazy {
+            tracing::info!("{shown} is unmounted; its daemon ends with its last user");
+            break;
+        }
+        if let Some(pid) = device.as_deref().and_then(holder) {
+            eprintln!("lamel: {shown} is unmounted here, but process {pid} has it in another mount namespace");
+            break;
+        }
     }
     Ok(())
+}
+
+/// The device of the mount at `path`, as mountinfo shows it.
+fn device(path: &Path) -> Option<String> {
+    let stat = rustix::fs::lstat(path).ok()?;
+    Some(format!("{}:{}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)))
+}
+
+/// A process in whose mount namespace a device is still mounted.
+fn holder(device: &str) -> Option<String> {
+    let processes = std::fs::read_dir("/proc").ok()?;
+    processes.flatten().filter_map(|entry| entry.file_name().into_string().ok()).find(|name| {
+        name.bytes().all(|byte| byte.is_ascii_digit())
+            && std::fs::read_to_string(format!("/proc/{name}/mountinfo"))
+                .is_ok_and(|mounts| mounts.lines().any(|line| line.split(' ').nth(2) == Some(device)))
+    })
 }
 
 /// The path without links; its last component may be a mount that is dead.
@@ -94,7 +117,7 @@ fn open_process(answer: &[u8]) -> Result<Daemon> {
     }
 }
 
-/// After a lazy unmount nobody waits for the last write: it is done before.
+/// Nobody may wait for the last write after the unmount: it is done before.
 fn write_back(path: &Path) {
     use rustix::fs::{Mode, OFlags};
     let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -103,10 +126,10 @@ fn write_back(path: &Path) {
     }
 }
 
-fn ended(process: &OwnedFd, patience: Option<&Timespec>) -> Result<bool> {
+fn ended(process: &OwnedFd, patience: &Timespec) -> Result<bool> {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     loop {
-        match poll(&mut fds, patience) {
+        match poll(&mut fds, Some(patience)) {
             Ok(count) => return Ok(count > 0),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("waiting for the daemon"),
