@@ -51,7 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Err(errno) => return Err(errno).with_context(|| shown.to_string()),
     };
     // Another mount namespace may hold the filesystem: then the unmount writes nothing.
-    write_back(&path);
+    if matches!(daemon, Daemon::Alive(_)) {
+        write_back(&path);
+    }
     let device = device(&path);
     unmount(&path, args.lazy).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BUSY) => {
