@@ -38,12 +38,17 @@ targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
     targets=(unit $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' cli/Cargo.toml))
 fi
+failed=()
 for target in "${targets[@]}"; do
     printf '\n== %s\n' "$target"
     start=$SECONDS
     case $target in
-        unit) cargo test --locked --workspace --lib --bins ;;
-        *) cargo test --locked -p lamel-cli --test "$target" ;;
+        unit) cargo test --locked --workspace --lib --bins || failed+=("$target") ;;
+        *) cargo test --locked -p lamel-cli --test "$target" || failed+=("$target") ;;
     esac
     printf '== %s: %d s\n' "$target" $((SECONDS - start))
 done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "tests/run.sh: failed: ${failed[*]}" >&2
+    exit 1
+fi

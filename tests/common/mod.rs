@@ -33,9 +33,7 @@ mod subject;
 
 #[allow(unused_imports, reason = "each test crate uses a part of the fixture")]
 pub use self::{
-    dump::{
-        Compare, Kind, Node, Tree, assert_same, diff, dump, dump_all, dump_all_but, read_xattrs,
-    },
+    dump::{Compare, Kind, Node, Tree, assert_same, diff, dump, dump_all, dump_all_but, read_xattrs},
     run::{Outcome, TIMEOUT, run_in, sh, sh_fails, sh_outcome, sh_timeout, spawn_captured},
     scratch::{Scratch, require_privileges},
     subject::{Mounted, Stack, Subject},

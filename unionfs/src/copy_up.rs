@@ -338,7 +338,9 @@ impl UnionFs {
         with_data: bool,
     ) -> Result<()> {
         let indexed = match &file.origin {
-            Some(lower) if source.attr.nlink > 1 && self.can_index(source.attr.format())? => self.index_key(lower)?.map(|key| (lower, key)),
+            Some(lower) if source.attr.nlink > 1 && self.can_index(source.attr.format())? => {
+                self.index_key(lower)?.map(|key| (lower, key))
+            }
             _ => None,
         };
         let Some((lower, (key, origin))) = indexed else {
