@@ -59,6 +59,9 @@ pub struct Quirks {
     pub special_inos: bool,
     /// Numbers never change while it is mounted. The kernel's may on an upper of another's making.
     pub identity: bool,
+    /// A lower link that was removed does not count after a remount. Without metacopy, remembering it would take a
+    /// copy of the data.
+    pub removed_links: bool,
     /// A handle for reading may keep a lower file's content after the copy-up.
     pub old_readers: bool,
 }
@@ -74,6 +77,7 @@ impl Quirks {
         d_ino: true,
         special_inos: true,
         identity: true,
+        removed_links: true,
         old_readers: true,
     };
     /// Kernel overlayfs.
@@ -86,6 +90,7 @@ impl Quirks {
         d_ino: false,
         special_inos: true,
         identity: true,
+        removed_links: true,
         old_readers: false,
     };
 }
@@ -330,7 +335,8 @@ impl<'a> Player<'a> {
         case: &'a Case,
         daemon: &'a AtomicU32,
     ) -> Result<Self, String> {
-        let quirks = Quirks { special_inos: case.opts != "userxattr", ..quirks };
+        let quirks =
+            Quirks { special_inos: case.opts != "userxattr", removed_links: case.opts != "metacopy=off", ..quirks };
         let scratch = Scratch::new_in(base);
         let dirs = scratch.lowers(case.layers.len());
         let tree = layers::write(&case.layers, &dirs, &quirks);
