@@ -95,6 +95,19 @@ fn markers_that_are_directories() {
     survives(u);
 }
 
+/// An object that cannot be shown is an error to who asks for it, not a hole in the listing.
+#[test]
+fn a_broken_object_is_listed() {
+    let u = hostile("echo x > broken; setfattr -n trusted.overlay.metacopy broken; echo fine > whole");
+    let names = names_ok(u.root());
+    assert!(names.iter().any(|name| name == "broken"), "{names:?}");
+    let error = fs::symlink_metadata(u.at("broken")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+    assert!(names_ok(u.root()).iter().any(|name| name == "broken"));
+    assert_eq!(u.read("whole"), "fine\n");
+    u.assert_alive();
+}
+
 #[test]
 fn odd_marker_names() {
     survives(hostile(

@@ -531,6 +531,10 @@ impl fuser::Filesystem for Adapter {
                 Err(error) => {
                     // The name is there; who asks for it gets the error.
                     refuse("readdirplus", ino.0, &error);
+                    // Readers skip entries without a number. One that the kernel knows as an inode must stay as it is.
+                    if fs.inodes.find(entry.ino).is_none() {
+                        attr.ino = INodeNo(entry.ino);
+                    }
                     if reply.add(attr.ino, next, &entry.name, &Duration::ZERO, &attr, Generation(0)) {
                         break;
                     }
