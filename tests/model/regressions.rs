@@ -23,6 +23,23 @@ fn links_of_a_lower_symlink_stay_links() {
     );
 }
 
+/// A removed lower link was subtracted once in the index and once again.
+#[test]
+fn a_removed_link_is_counted_once() {
+    lamel(
+        "
+        opts metacopy=off
+        layer
+          file c/b 1x0 hole=0 644 0 0
+          link a/a c/b
+          file b/c/a 1x0 hole=0 644 0 0
+        ops
+          unlink c/b
+          link a/a b/b
+        ",
+    );
+}
+
 /// A redirect named the path in the layer that has the object, where a whiteout of a higher lower layer is.
 #[test]
 fn a_redirect_leads_past_the_whiteouts_of_other_lowers() {

@@ -393,6 +393,7 @@ impl UnionFs {
                 data_moved(&mut state.body);
             }
         }
+        self.hidden_names_counted(inode.ino);
         if depth != Depth::Indexed {
             if let Some(link) = &source.link {
                 self.note_link(inode, link.clone());

@@ -60,6 +60,11 @@ impl UnionFs {
         self.links.hidden.get(&ino).map(|count| *count)
     }
 
+    /// The index counts the names from now on.
+    pub(crate) fn hidden_names_counted(&self, ino: u64) {
+        self.links.hidden.remove(&ino);
+    }
+
     fn known_links(&self, inode: &Inode) -> Vec<Link> {
         self.links.seen.get(&inode.ino).map(|links| links.clone()).unwrap_or_default()
     }
