@@ -127,10 +127,12 @@ fn creators_renamers_removers_and_readers() {
                 })
             })
             .collect();
-        for worker in workers {
-            worker.join().unwrap();
-        }
+        // The readers end in any case, before a worker's failure is told.
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         stop.store(true, Ordering::Relaxed);
+        for worker in ended {
+            worker.unwrap();
+        }
     });
     let check = |u: &Union| {
         assert_eq!(names(u.root()), ["shared"]);

@@ -457,3 +457,49 @@ fn directories_sync() {
     (&f).write_all(b"synced").unwrap();
     assert_eq!(fs::read_to_string(u.up("d/n")).unwrap(), "synced", "O_SYNC is on disk at once");
 }
+
+#[test]
+fn mtime_does_not_move_after_the_write() {
+    // With the kernel's writeback cache a page reaches the daemon later than the write that made it.
+    let mut u = Union::with(&["echo x > low"], &["passthrough=off"]);
+    for i in 0..20 {
+        fs::write(u.at(format!("f{i}")), "new").unwrap();
+    }
+    File::options().append(true).open(u.at("low")).unwrap().write_all(b"y").unwrap();
+    let mtimes = |u: &Union| -> Vec<_> {
+        names(u.root()).iter().map(|n| (n.clone(), stat(u.at(n)).modified().unwrap())).collect()
+    };
+    let before = mtimes(&u);
+    u.m.remount();
+    assert_eq!(mtimes(&u), before);
+}
+
+/// Kernel overlayfs: keeps immutable, append-only, noatime and sync in an xattr of its own.
+#[test]
+fn inode_flags_are_not_copied_up() {
+    let u = Union::new("echo x > f; chattr +A +d f");
+    let flags = |path: &Path| ioctl_getflags(File::open(path).unwrap()).unwrap() & (IFlags::NOATIME | IFlags::NODUMP);
+    assert_eq!(flags(&u.at("f")), IFlags::NOATIME | IFlags::NODUMP);
+    u.run("echo y >> f");
+    assert_eq!(flags(&u.at("f")), IFlags::empty());
+}
+
+#[test]
+fn copy_up_keeps_owner_mode_times_and_xattrs() {
+    let fill = "echo data > f; chown 5:6 f; chmod 4751 f; setfattr -n user.a -v b f; setfattr -n trusted.t -v u f; \
+                setfacl -m u:9:rwx f; setcap cap_net_raw=ep f; touch -d '2001-02-03 04:05:06.789' f; \
+                mkdir -m 1733 d; chown 7:8 d; setfacl -m d:u:3:r d; setfattr -n security.x -v y d; touch -d @77 d; \
+                ln -s there l; chown -h 9:9 l; touch -h -d @78 l; mkfifo -m 604 p; touch -d @79 p; mknod -m 640 c c 1 3";
+    let s = Scratch::new();
+    run_in(&s.lower(0), fill);
+    let before = dump(&s.lower(0));
+    let mut u = Union::over(s, 1, &[]);
+    // Each is copied up with data or without, and nothing of it changed: opened for writing, linked, renamed to and fro.
+    drop(open_rw(u.at("f")));
+    u.run("for i in d l p c; do mv $i x; mv x $i; done");
+    let how = Compare { dir_mtime: true, root: false, ..Compare::CONTENT };
+    assert_same("copied up", &before, &dump(u.root()), how);
+    assert!(["c", "d", "f", "l", "p"].iter().all(|n| exists(u.up(n))));
+    u.m.remount();
+    assert_same("after remount", &before, &dump(u.root()), how);
+}

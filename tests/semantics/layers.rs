@@ -310,3 +310,16 @@ fn lowers_are_never_written() {
     u.m.unmount();
     assert_eq!(before, [dump_all(&u.s.lower(0)), dump_all(&u.s.lower(1))]);
 }
+
+#[test]
+fn mounts_below_a_layer_are_not_entered() {
+    let s = Scratch::new();
+    run_in(&s.lower(0), "mkdir d other; echo under > d/under");
+    let below = s.join("lower0/d");
+    sh(&format!("mount -t tmpfs tmpfs {0}; echo over > {0}/over", below.display()));
+    let mut u = Union::over(s, 1, &[]);
+    assert_eq!(names(u.at("d")), ["under"]);
+    u.run("echo x >> d/under");
+    u.m.unmount();
+    assert_eq!(names(&below), ["over"]);
+}

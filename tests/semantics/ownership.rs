@@ -18,11 +18,12 @@ fn owner(path: impl AsRef<Path>) -> (u32, u32) {
     (meta.uid(), meta.gid())
 }
 
-const MAPS: [&str; 2] = ["uidmapping=0:100000:1000:5000:205000:10", "gidmapping=0:300000:1000"];
+/// As container stores write them: the first id is the one on disk, the second the one shown.
+const MAPS: [&str; 2] = ["uidmapping=100000:0:1000:205000:5000:10", "gidmapping=300000:0:1000"];
 
 fn mapped() -> Union {
     let fill = "mkdir d; echo f > f; echo g > g; ln -s f l; chown 100000:300000 . d; chown 100007:300008 f; \
-                chown 205003:300000 g; chown -h 100001:300001 l; echo o > other; chown 7:7 other";
+                chown 205003:300000 g; chown -h 100001:300001 l; echo o > other; chown 99999:99999 other";
     let s = Scratch::new();
     run_in(&s.lower(0), fill);
     chown(s.upper(), Some(100_000), Some(300_000)).unwrap();
@@ -37,7 +38,7 @@ fn mapped_ids_are_shown_and_stored() {
     assert_eq!(owner(u.at("f")), (7, 8));
     assert_eq!(owner(u.at("g")), (5003, 0));
     assert_eq!(owner(u.at("l")), (1, 1));
-    assert_eq!(owner(u.at("other")), (65534, 65534), "an id that no map covers");
+    assert_eq!(owner(u.at("other")), (65534, 65534), "an id of neither side of the maps");
     chown(u.at("f"), Some(9), Some(10)).unwrap();
     fs::write(u.at("new"), "x").unwrap();
     fs::create_dir(u.at("d/sub")).unwrap();
@@ -63,9 +64,9 @@ fn an_id_without_a_mapping_cannot_be_given() {
     assert_eq!(owner(u.at("f")), (7, 8));
     fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(u.at("d"), fs::Permissions::from_mode(0o777)).unwrap();
-    let made = as_user(STRANGER, STRANGER, &[], || verdict(fs::write(u.at("d/x"), "y")));
-    assert!(made.is_err(), "a file of an owner that cannot be stored");
-    assert!(!exists(u.at("d/x")));
+    // Whoever comes from outside of the map makes things of nobody's.
+    as_user(STRANGER, STRANGER, &[], || fs::write(u.at("d/x"), "y")).unwrap();
+    assert_eq!(owner(u.at("d/x")), (65534, 65534));
 }
 
 #[test]
@@ -183,15 +184,18 @@ fn security_xattrs_are_kept_under_an_override_name() {
 
 #[test]
 fn maps_and_overrides_together() {
-    let mut u = Union::with(
-        &["mkdir d; echo f > f"],
-        &["xattr_permissions=2", "uidmapping=0:1000:1:1:100000:65535", "gidmapping=0:1000:1:1:100000:65535"],
-    );
-    chown(u.at("f"), Some(33), Some(33)).unwrap();
-    fs::write(u.at("d/n"), "x").unwrap();
+    let maps = ["xattr_permissions=2", "uidmapping=0:1000:1:1:100000:65535", "gidmapping=0:1000:1:1:100000:65535"];
+    let mut u = Union::with(&["mkdir d; echo f > f"], &maps);
+    fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(u.at("d"), fs::Permissions::from_mode(0o777)).unwrap();
+    chown(u.at("f"), Some(100_032), Some(100_032)).unwrap();
+    as_user(1000, 1000, &[], || fs::write(u.at("d/n"), "x")).unwrap();
     for _ in 0..2 {
-        assert_eq!(owner(u.at("f")), (33, 33));
-        assert_eq!(owner(u.at("d/n")), (0, 0));
+        assert_eq!(owner(u.at("f")), (100_032, 100_032));
+        assert_eq!(owner(u.at("d/n")), (1000, 1000));
         u.m.remount();
     }
+    let value = |name: &str| String::from_utf8(get(u.up(name), "user.containers.override_stat").unwrap()).unwrap();
+    assert!(value("f").starts_with("33:33:"), "{}", value("f"));
+    assert!(value("d/n").starts_with("0:0:"), "{}", value("d/n"));
 }

@@ -294,3 +294,12 @@ fn owners_of_new_objects_are_their_makers() {
         assert_eq!((meta.uid(), meta.gid()), (STRANGER, STRANGER));
     });
 }
+
+/// ext4 and kernel overlayfs clear it of a writer outside the group. It gives no one anything.
+#[test]
+fn setgid_without_group_execute_stays() {
+    let u = Union::new("echo x > f; chmod 2766 f");
+    fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    stranger(|| writer(&u.at("f")).write_all(b"y").unwrap());
+    assert_eq!(mode(u.at("f")), 0o2766);
+}

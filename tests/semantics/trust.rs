@@ -1,6 +1,10 @@
 //! Redirect, metacopy and override marks are followed in the mount's own xattr namespace alone; whiteouts and opaque
 //! marks are read in every encoding.
 
+use std::fs;
+
+use rustix::io::Errno;
+
 use super::kit::*;
 
 /// A lower in which `secret` and `big` are worth having, and marks in namespace `ns` that would give them away.
@@ -136,4 +140,35 @@ fn redirects_are_not_followed_when_off() {
     }
     assert!(std::fs::read(u.at("meta2")).is_ok_and(|d| d == [0; 100]) || std::fs::read(u.at("meta2")).is_err());
     u.assert_alive();
+}
+
+/// The upper of a `userxattr` mount of lamel, in a `userxattr` mount of kernel overlayfs.
+fn user_upper_in_the_kernel(opts: &[&str]) -> (Union, Mounted) {
+    let fill = "mkdir -p d/s gone plain; echo a > d/s/a; echo f > f; echo g > gone/g; echo p > plain/p; echo w > w";
+    let mut u = Union::with(&[fill], &[&["userxattr"], opts].concat());
+    u.run("mv d e; chmod 600 f; rm -r gone; mkdir gone; echo n > gone/n; echo q > plain/q; echo more >> w; rm plain/p");
+    u.m.unmount();
+    let stack = Stack { mnt: u.s.dir("kernel"), opts: vec![], ..u.m.stack().clone() };
+    let m = Subject::Overlayfs { opts: vec!["userxattr".to_owned()] }.mount_stack(stack);
+    (u, m)
+}
+
+#[test]
+fn a_kernel_mount_with_userxattr_refuses_what_was_redirected() {
+    let (u, m) = user_upper_in_the_kernel(&[]);
+    assert_eq!(verdict(fs::read_dir(m.join("e"))), Err(Errno::PERM));
+    assert_eq!(verdict(fs::read(m.join("f"))), Err(Errno::PERM));
+    // The rest is right.
+    m.run("test \"$(ls gone)\" = n; test \"$(ls plain)\" = q; test \"$(cat w)\" = $'w\\nmore'; test ! -e d");
+    drop((m, u));
+}
+
+#[test]
+fn an_upper_without_redirects_and_metacopies_reads_everywhere() {
+    let (u, m) = user_upper_in_the_kernel(&["redirect_dir=off", "metacopy=off"]);
+    m.run(
+        "test $(cat e/s/a) = a; test $(stat -c %a f) = 600; test $(cat f) = f; test \"$(ls gone)\" = n; \
+         test \"$(ls plain)\" = q; test \"$(cat w)\" = $'w\\nmore'; test ! -e d",
+    );
+    drop((m, u));
 }
