@@ -119,7 +119,7 @@ fn redirects_are_off_unless_turned_on() {
 #[test]
 fn ids_are_mapped() {
     let s = scratch();
-    let out = podman(&s, &format!("{STACK},uidmapping=:1000:0:1,gidmapping=:1000:0:1"), "mnt");
+    let out = podman(&s, &format!("{STACK},uidmapping=:0:1000:1,gidmapping=:0:1000:1"), "mnt");
     assert!(out.success(), "{}", out.stderr);
     let meta = fs::metadata(s.join("mnt/file")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (1000, 1000));
