@@ -15,7 +15,7 @@ use crate::inode::{Body, Inode, UpperDir, UpperFile};
 use crate::ownership::OVERRIDE_CONTAINERS;
 use crate::sys::xattr;
 use crate::union::UnionFs;
-use crate::whiteout::is_private_xattr;
+use crate::whiteout::{Namespace, is_private_xattr};
 
 /// Answers about the mount itself, under these names on any object.
 const STATUS_PREFIX: &[u8] = b"system.lamel.";
@@ -116,6 +116,12 @@ impl UnionFs {
         self.check_writable()?;
         self.check_carried(name)?;
         let name = to_disk(name, self.owners.override_key())?;
+        if name.as_bytes() == OVERRIDE_CONTAINERS.as_bytes()
+            && self.upper()?.markers.namespace != Some(Namespace::Trusted)
+        {
+            // A mount of these marks believes it of a lower, which this upper may be one day.
+            return Err(Refusal::Reserved.into());
+        }
         if flags != 0 {
             // Answered from where the value is now, so that a refusal copies nothing up.
             let present = self.with_backing(inode, |backing| backing.xattr(&name))?.is_some();
