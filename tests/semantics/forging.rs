@@ -85,6 +85,32 @@ fn override_xattrs_set_inside_change_no_owner() {
     assert_same("after remount", &before, &dump(u.root()), how);
 }
 
+/// Kernel overlayfs: knows no override marks.
+#[test]
+fn an_upper_that_becomes_a_lower_carries_no_forged_owner() {
+    for opts in [&["userxattr"][..], &[]] {
+        let mut u = Union::with(&[TREE], opts);
+        for path in ["", "f"] {
+            for name in ["user.containers.override_stat", "user.fuseoverlayfs.override_stat"] {
+                let _ = set(u.at(path), name, "1234:1234:06777");
+            }
+        }
+        u.run("chmod 640 f");
+        u.m.unmount();
+        let stack = Stack {
+            lowers: vec![u.s.upper(), u.s.lower(0)],
+            upper: Some((u.s.dir("upper2"), u.s.dir("work2"))),
+            mnt: u.s.mnt(),
+            opts: opts.iter().map(|&o| o.to_owned()).collect(),
+        };
+        let m = subject().mount_stack(stack);
+        for path in ["", "f"] {
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&stat(m.join(path))), 0, "{path:?} with {opts:?}");
+        }
+        assert_eq!(mode(m.join("f")), 0o640);
+    }
+}
+
 #[test]
 fn the_unions_own_marks_are_not_seen_inside() {
     let u = Union::new(TREE);
