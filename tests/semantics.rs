@@ -17,6 +17,7 @@ mod common;
 
 mod semantics {
     mod concurrency;
+    mod document;
     mod durability;
     mod files;
     mod forging;

@@ -263,3 +263,14 @@ fn a_working_directory_moves_along() {
     u.run("cd d/sub; mv ../../d ../../e 2>/dev/null || mv ../../d $OLDPWD/e; cat b; echo n > n; cat ../../e/sub/n");
     check_moved(&u, "e");
 }
+
+/// Kernel overlayfs: refuses it too.
+#[test]
+fn whiteout_is_refused() {
+    let u = Union::new("echo f > f; mkdir d");
+    fs::write(u.at("n"), "n").unwrap();
+    for name in ["f", "d", "n"] {
+        assert_eq!(rename_flags(u.root(), name, "to", RenameFlags::WHITEOUT), Err(Errno::INVAL), "{name}");
+        assert!(exists(u.at(name)) && !exists(u.at("to")));
+    }
+}

@@ -172,3 +172,14 @@ fn an_upper_without_redirects_and_metacopies_reads_everywhere() {
     );
     drop((m, u));
 }
+
+/// Why its face of lamel has both off.
+#[test]
+fn fuse_overlayfs_shows_zeros_for_a_metacopy() {
+    let mut u = Union::new("mkdir d; echo a > d/a; echo content > f");
+    u.run("mv d e; echo n > e/n; chmod 600 f");
+    u.m.unmount();
+    let m = Subject::fuse_overlayfs().mount(&u.s, 1, true, &[]);
+    assert_eq!(names(m.join("e")), ["n"]);
+    assert_eq!(fs::read(m.join("f")).unwrap(), [0; 8]);
+}
