@@ -95,8 +95,8 @@ fn all_three_take_turns() {
 fn in_a_user_namespace() {
     apart(&in_a_user_namespace, Place::UserNamespace, || {
         let (kernel, lamel) = (kernel_user(), lamel_user());
-        Bench::all_generations(Place::UserNamespace, &kernel, &[lamel.clone()]);
-        Bench::all_generations(Place::UserNamespace, &lamel, &[kernel.clone()]);
+        Bench::all_generations(Place::UserNamespace, &kernel, std::slice::from_ref(&lamel));
+        Bench::all_generations(Place::UserNamespace, &lamel, std::slice::from_ref(&kernel));
         let turns = [lamel.clone(), kernel.clone(), lamel.clone()];
         Bench::chain(Place::UserNamespace, &turns, &[kernel, lamel]);
     });

@@ -114,3 +114,19 @@ fn a_linked_symlink_is_renamed_without_an_index() {
         ",
     );
 }
+
+/// The data came to one of two names of a metacopy that kernel overlayfs had made and linked.
+#[test]
+fn a_linked_metacopy_of_the_kernel_keeps_its_links() {
+    lamel(
+        "
+        layer
+          file b 1x0 hole=0 644 0 0
+        ops
+          kernel
+          link b a
+          remount
+          link a c
+        ",
+    );
+}

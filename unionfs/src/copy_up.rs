@@ -211,7 +211,9 @@ impl UnionFs {
             Some(UpperFile::Named) => self.inos.number(source.attr.dev, source.attr.ino) == inode.ino,
             Some(UpperFile::Nameless(_)) | None => false,
         };
-        if in_place && with_data {
+        // Another name of it in the upper must see the data too.
+        let several = file.upper.is_some() && source.attr.nlink > 1;
+        if (in_place || several) && with_data {
             return self.fill_metacopy(inode, source, file, depth);
         }
         let staging = upper.staging().as_fd();
