@@ -31,6 +31,24 @@ fn pjdfstest_in_the_plain_format() {
     same_as_native(&["redirect_dir=off", "metacopy=off", "index=off"]);
 }
 
+/// The suite's `open::etxtbsy` failed once in thirty runs: the program died of the truncation that was then refused.
+#[test]
+fn a_running_program_is_not_truncated_by_a_reader() {
+    for options in [&[][..], &["passthrough=off"], &["passthrough=off", "writeback=0"]] {
+        let scratch = Scratch::new();
+        fs::copy("/bin/sleep", scratch.lower(0).join("program")).unwrap();
+        let mut mounted = Subject::lamel().mount(&scratch, 1, true, options);
+        mounted.run(
+            "./program 1 & sleep 0.2
+             ! python3 -c 'import os; os.open(\"program\", os.O_RDONLY | os.O_TRUNC)' 2> error
+             grep -q 'Text file busy' error
+             wait $!
+             cmp /bin/sleep program",
+        );
+        mounted.unmount();
+    }
+}
+
 fn same_as_native(options: &[&str]) {
     require_version("pjdfstest", "0.2.2");
     let scratch = Scratch::new();

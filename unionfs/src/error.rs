@@ -90,6 +90,9 @@ pub enum Refusal {
     /// Unknown ioctl.
     #[error("inappropriate ioctl")]
     NotTty,
+    /// It is the program of a running process.
+    #[error("text file busy")]
+    Executed,
     /// Owner or group has no mapping to the disk.
     #[error("id has no mapping")]
     Unmapped,
@@ -166,6 +169,7 @@ impl Refusal {
             Self::Range => Errno::RANGE,
             Self::Unsupported => Errno::OPNOTSUPP,
             Self::NotTty => Errno::NOTTY,
+            Self::Executed => Errno::TXTBSY,
             Self::Unmapped => Errno::OVERFLOW,
         }
     }

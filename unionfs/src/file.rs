@@ -18,6 +18,9 @@ use crate::layer::Content;
 use crate::sys::{at, copy, ioctl};
 use crate::union::{Counters, UnionFs};
 
+/// Among the flags of an open by execve: the kernel's own `__FMODE_EXEC`, which no program can pass.
+const EXECUTED: OFlags = OFlags::from_bits_retain(0o40);
+
 /// An open file, as the kernel is told of it.
 pub(crate) struct Opened {
     pub(crate) handle: u64,
@@ -68,6 +71,10 @@ impl UnionFs {
     ) -> Result<Opened> {
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let truncate = flags.contains(OFlags::TRUNC);
+        // The kernel keeps writers from running programs, but checks a truncating reader only after this open.
+        if truncate && !write && self.handles.is_executed(inode.ino) {
+            return Err(Refusal::Executed.into());
+        }
         if write || truncate {
             self.check_writable()?;
             self.copy_up(inode, Depth::Data(truncate.then_some(0)))?;
@@ -82,7 +89,11 @@ impl UnionFs {
             }
             at::truncate(as_file(&content)?.as_fd(), 0)?;
         }
-        Ok(self.add_handle(inode, own, seen, content, register))
+        let opened = self.add_handle(inode, own, seen, content, register);
+        if flags.contains(EXECUTED) {
+            self.handles.mark_executed(opened.handle, inode.ino);
+        }
+        Ok(opened)
     }
 
     /// The flags with which this process opens what the kernel opens for

@@ -55,6 +55,8 @@ pub(crate) struct Handles {
     files: DashMap<u64, Arc<FileHandle>>,
     dirs: DashMap<u64, Arc<DirHandle>>,
     modes: DashMap<u64, Mode>,
+    /// The handles that hold running programs, and their inodes.
+    executed: DashMap<u64, u64>,
     /// The kernel refused to register a file of this filesystem: no use asking again.
     refused: AtomicBool,
 }
@@ -100,8 +102,19 @@ impl Handles {
         self.dirs.remove(&number).map(|(_, handle)| handle)
     }
 
+    /// A handle was opened by execve; it is released when the last process that runs it ends.
+    pub(crate) fn mark_executed(&self, number: u64, ino: u64) {
+        self.executed.insert(number, ino);
+    }
+
+    /// Whether a file is the program of a running process.
+    pub(crate) fn is_executed(&self, ino: u64) -> bool {
+        self.executed.iter().any(|entry| *entry == ino)
+    }
+
     pub(crate) fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
         let (_, handle) = self.files.remove(&number)?;
+        self.executed.remove(&number);
         let ino = handle.inode.ino;
         if let Some(mut mode) = self.modes.get_mut(&ino) {
             if handle.passthrough.is_some() {
