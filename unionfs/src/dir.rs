@@ -250,7 +250,6 @@ impl UnionFs {
             Slot::Device => at::rename(upper.staging().as_fd(), &staged.name, dir.as_fd(), name, RenameFlags::empty())?,
             Slot::File => upper.markers.remove_whiteout_file(dir.as_fd(), name)?,
         }
-        self.after_link(inode)?;
         let here = Link { parent: Arc::clone(parent), name: Arc::from(name) };
         if let Some(first) = inode.link() {
             self.note_link(inode, first);
@@ -306,7 +305,8 @@ impl UnionFs {
             }
         }
         self.name_gone(inode, parent, name, kept);
-        self.after_unlink(inode, found.named_in_upper())
+        self.after_unlink(inode, found.named_in_upper());
+        Ok(())
     }
 
     /// A descriptor that keeps an object of the upper alive, if somebody may ask for it.

@@ -125,8 +125,11 @@ impl UnionFs {
         let upper = self.upper()?;
         let index = upper.index().ok_or(Refusal::NotFound)?;
         let target = Target::At(index.as_fd(), key);
-        let difference = upper.markers.read(target, None)?.nlink.unwrap_or_default() + names - links;
-        upper.markers.set_nlink(target, difference)?;
+        let mut difference = upper.markers.read(target, None)?.nlink.unwrap_or_default();
+        if names != links {
+            difference += names - links;
+            upper.markers.set_nlink(target, difference)?;
+        }
         let on_disk = i64::try_from(at::stat(index.as_fd(), key)?.st_nlink).unwrap_or(i64::MAX);
         Ok(on_disk.saturating_add(difference))
     }
@@ -180,7 +183,14 @@ impl UnionFs {
             self.mark_impure(parent)?;
             at::link(index.as_fd(), key, dir.as_fd(), name)
         })?;
-        self.recount(key, 0, 1).map(drop)
+        // Linked first: killed in between, too many names are counted and the index entry stays for ever. With
+        // too few it would go while a name below needs it.
+        let counted = self.recount(key, 0, 1).map(drop);
+        if counted.is_err() {
+            // The name below shows again, and the index joins it.
+            at::unlink(dir.as_fd(), name)?;
+        }
+        counted
     }
 
     /// Copies up the directories of every name seen, before [`Self::link_up_known`].
@@ -212,8 +222,15 @@ impl UnionFs {
     }
 
     /// After a name went: counts, and the index entry's end with the last name.
-    /// `linked` says that the name was a link on disk.
-    pub(crate) fn after_unlink(&self, inode: &Arc<Inode>, linked: bool) -> Result<()> {
+    /// `linked` says that the name was a link on disk. The name is gone for good,
+    /// so that a failure is told to the log alone.
+    pub(crate) fn after_unlink(&self, inode: &Arc<Inode>, linked: bool) {
+        if let Err(error) = self.count_unlinked(inode, linked) {
+            tracing::error!(%error, ino = inode.ino, "the link count of a file is too high from now on");
+        }
+    }
+
+    fn count_unlinked(&self, inode: &Arc<Inode>, linked: bool) -> Result<()> {
         let Some(key) = Self::index_key_of(inode) else {
             if !inode.in_upper() {
                 *self.links.hidden.entry(inode.ino).or_insert(0) += 1;
@@ -231,13 +248,5 @@ impl UnionFs {
             file.upper = Some(UpperFile::Nameless(Arc::new(fd)));
         }
         Ok(())
-    }
-
-    /// A new name was linked on disk.
-    pub(crate) fn after_link(&self, inode: &Arc<Inode>) -> Result<()> {
-        match Self::index_key_of(inode) {
-            Some(key) => self.recount(&key, 1, 1).map(drop),
-            None => Ok(()),
-        }
     }
 }

@@ -223,7 +223,7 @@ impl UnionFs {
                 self.dirs.remove(inode.ino);
             } else {
                 self.name_gone(inode, to.parent, to.name, kept);
-                self.after_unlink(inode, found.named_in_upper())?;
+                self.after_unlink(inode, found.named_in_upper());
             }
         }
         Ok(())
@@ -240,8 +240,11 @@ impl UnionFs {
             // A directory cannot replace a device; they change places, and the
             // whiteout serves where the directory was, or hides nothing there.
             at::rename(from_fd, from.name, to_fd, to.name, RenameFlags::EXCHANGE)?;
-            if !from.below {
-                at::unlink(from_fd, from.name)?;
+            if !from.below
+                && let Err(error) = at::unlink(from_fd, from.name)
+            {
+                // It is done, and what is left hides nothing.
+                tracing::warn!(%error, "a whiteout is left where a directory was");
             }
         } else if from.below && upper.markers.devices {
             match at::rename(from_fd, from.name, to_fd, to.name, RenameFlags::WHITEOUT) {
