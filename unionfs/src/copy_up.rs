@@ -214,6 +214,9 @@ impl UnionFs {
         // Another name of it in the upper must see the data too.
         let several = file.upper.is_some() && source.attr.nlink > 1;
         if (in_place || several) && with_data {
+            if let Some(link) = &source.link {
+                self.mark_impure(&link.parent)?;
+            }
             return self.fill_metacopy(inode, source, file, depth);
         }
         let staging = upper.staging().as_fd();
@@ -288,6 +291,10 @@ impl UnionFs {
             backing.utimens(&times_of(&source.attr))?;
             if upper.durable {
                 at::fsync(copy.as_fd(), false)?;
+            }
+            // A metacopy without a mark is shown by its lower file's number; with data of its own it would not be.
+            if self.inos.number(source.attr.dev, source.attr.ino) != inode.ino {
+                upper.markers.set_ino(backing.target()?, inode.ino)?;
             }
             // The data counts from this one call on.
             upper.markers.clear_metacopy(backing.target()?)
