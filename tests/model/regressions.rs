@@ -23,6 +23,25 @@ fn links_of_a_lower_symlink_stay_links() {
     );
 }
 
+/// Data came to one of the two names alone that the kernel had given a metacopy.
+#[test]
+fn links_of_the_kernels_metacopy_stay_links() {
+    for write in ["write a 0 1x7", "truncate b 0", "open 0 a rw"] {
+        lamel(&format!(
+            "
+            layer
+              file a 1x9 hole=0 644 0 0
+            ops
+              kernel
+              link a b
+              remount
+              {write}
+              remount
+            "
+        ));
+    }
+}
+
 /// A removed lower link was subtracted once in the index and once again.
 #[test]
 fn a_removed_link_is_counted_once() {

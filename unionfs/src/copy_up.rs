@@ -206,9 +206,9 @@ impl UnionFs {
         let with_data = depth.is_data() || !self.settings.metacopy || source.attr.size == 0;
         let in_place = match &file.upper {
             Some(UpperFile::Indexed(_)) => true,
-            // Another program's metacopy, shown by its own number: were it replaced, that number could become another
-            // file's.
-            Some(UpperFile::Named) => self.inos.number(source.attr.dev, source.attr.ino) == inode.ino,
+            // Another program's metacopy: one with several names must stay one file, and one that is shown by its own
+            // number must not free that for another file.
+            Some(UpperFile::Named) => source.attr.nlink > 1 || self.wears_own_number(inode, source),
             Some(UpperFile::Nameless(_)) | None => false,
         };
         // Another name of it in the upper must see the data too.
@@ -278,6 +278,13 @@ impl UnionFs {
     /// Gives a metacopy its data in place, for all its names at once. Until the mark goes, what is in it does not count.
     fn fill_metacopy(&self, inode: &Arc<Inode>, source: &Source, file: &FileSource, depth: Depth) -> Result<()> {
         let upper = self.upper()?;
+        if !self.wears_own_number(inode, source) {
+            // Without the mark of a metacopy nothing else would tell its number.
+            self.with_upper(inode, |backing| upper.markers.set_ino(backing.target()?, inode.ino))?;
+            if let Some(link) = &source.link {
+                self.mark_impure(&link.parent)?;
+            }
+        }
         self.with_upper(inode, |backing| {
             let Content::File(copy) = backing.open(OFlags::RDWR)? else {
                 return Err(Refusal::UnknownInode.into());
@@ -306,6 +313,11 @@ impl UnionFs {
         }
         Counters::count(&self.counters.data_copy_ups);
         Ok(())
+    }
+
+    /// Whether an object of the upper is shown by the number that it has on disk.
+    fn wears_own_number(&self, inode: &Inode, source: &Source) -> bool {
+        self.inos.number(source.attr.dev, source.attr.ino) == inode.ino
     }
 
     /// Replaces a metacopy by the whole file.
