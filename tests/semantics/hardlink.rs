@@ -171,3 +171,15 @@ fn links_in_two_layers_are_two_inodes() {
     assert_eq!(u.read("a"), "top\n");
     assert_eq!(u.read("c"), "low\nx\n");
 }
+
+/// Without metacopies no index counts the names of a lower file: the daemon does, until the unmount.
+#[test]
+fn a_removed_name_counts_once_without_metacopies() {
+    let u = Union::with(&[LINKS], &["metacopy=off"]);
+    let handle = File::open(u.at("a")).unwrap();
+    fs::remove_file(u.at("a")).unwrap();
+    assert_eq!(handle.metadata().unwrap().nlink(), 2);
+    check(&u, &["b", "d/c"], 2, "old\n");
+    u.run("rm b d/c");
+    assert_eq!(handle.metadata().unwrap().nlink(), 0);
+}

@@ -143,7 +143,8 @@ impl UnionFs {
                     }
                     Some(UpperFile::Named) => false,
                     None => {
-                        if state.link.is_none() {
+                        // Counted once: a removed name is among the hidden ones as soon as it is whited out.
+                        if state.link.is_none() && self.hidden_names(inode.ino).is_none() {
                             attr.nlink = attr.nlink.saturating_sub(1);
                         }
                         false
