@@ -536,11 +536,12 @@ impl UnionFs {
     /// Does something in a directory of the upper that its times must not show.
     pub(crate) fn keep_times<T>(&self, dir: &Arc<Inode>, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = self.with_upper(dir, |backing| backing.attr())?;
-        let done = act()?;
+        let done = act();
+        // Also after what was tried and taken back.
         if let Err(error) = self.with_upper(dir, |backing| backing.utimens(&times_of(&before))) {
             tracing::debug!(%error, "times of a directory after a copy-up in it");
         }
-        Ok(done)
+        done
     }
 
     /// Before an entry with an inode number of its own comes into a directory.

@@ -126,11 +126,12 @@ impl UnionFs {
         let index = upper.index().ok_or(Refusal::NotFound)?;
         let target = Target::At(index.as_fd(), key);
         let mut difference = upper.markers.read(target, None)?.nlink.unwrap_or_default();
+        let on_disk = i64::try_from(at::stat(index.as_fd(), key)?.st_nlink).unwrap_or(i64::MAX);
+        // Last: whoever gets an error has changed nothing.
         if names != links {
             difference += names - links;
             upper.markers.set_nlink(target, difference)?;
         }
-        let on_disk = i64::try_from(at::stat(index.as_fd(), key)?.st_nlink).unwrap_or(i64::MAX);
         Ok(on_disk.saturating_add(difference))
     }
 
@@ -181,16 +182,16 @@ impl UnionFs {
         }
         self.keep_times(parent, || {
             self.mark_impure(parent)?;
-            at::link(index.as_fd(), key, dir.as_fd(), name)
-        })?;
-        // Linked first: killed in between, too many names are counted and the index entry stays for ever. With
-        // too few it would go while a name below needs it.
-        let counted = self.recount(key, 0, 1).map(drop);
-        if counted.is_err() {
-            // The name below shows again, and the index joins it.
-            at::unlink(dir.as_fd(), name)?;
-        }
-        counted
+            at::link(index.as_fd(), key, dir.as_fd(), name)?;
+            // Linked first: killed in between, too many names are counted and the index entry stays for ever. With
+            // too few it would go while a name below needs it.
+            let counted = self.recount(key, 0, 1).map(drop);
+            if counted.is_err() {
+                // The name below shows again, and the index joins it.
+                at::unlink(dir.as_fd(), name)?;
+            }
+            counted
+        })
     }
 
     /// Copies up the directories of every name seen, before [`Self::link_up_known`].
