@@ -4,6 +4,10 @@
 //! Hostile input (archives, manifests, answers of a registry) is parsed in this
 //! crate and nowhere else.
 
+pub mod decompress;
 pub mod digest;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
 
 pub use digest::Digest;
