@@ -11,6 +11,7 @@ use crate::attr::Attr;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, ROOT_INO, UpperDir, UpperFile};
 use crate::layer::{Content, Layer};
+use crate::name::Name;
 use crate::ownership;
 use crate::sys::at;
 use crate::sys::xattr::{self, Target};
@@ -19,7 +20,7 @@ use crate::union::UnionFs;
 /// A real object.
 pub(crate) enum Backing<'a> {
     /// In the upper (or its index), by directory and name.
-    Upper { dir: Arc<OwnedFd>, name: Arc<OsStr>, override_key: Option<&'static str> },
+    Upper { dir: Arc<OwnedFd>, name: Name, override_key: Option<&'static str> },
     /// In the upper, without a name.
     Nameless { fd: Arc<OwnedFd>, override_key: Option<&'static str> },
     /// In a lower layer.
@@ -129,7 +130,7 @@ fn with_noatime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Resu
 enum Place {
     Root,
     Named(Link),
-    Indexed(Arc<OsStr>),
+    Indexed(Name),
     Nameless(Arc<OwnedFd>),
     Lower(LowerFile),
 }
@@ -144,7 +145,7 @@ impl UnionFs {
         match &state.body {
             Body::File(file) => match (&file.upper, &file.lower) {
                 (Some(UpperFile::Named), _) => named(),
-                (Some(UpperFile::Indexed(name)), _) => Ok(Place::Indexed(Arc::clone(name))),
+                (Some(UpperFile::Indexed(name)), _) => Ok(Place::Indexed(name.clone())),
                 (Some(UpperFile::Nameless(fd)), _) => Ok(Place::Nameless(Arc::clone(fd))),
                 (None, Some(lower)) => Ok(Place::Lower(lower.clone())),
                 (None, None) => Err(Refusal::UnknownInode.into()),
@@ -156,7 +157,7 @@ impl UnionFs {
                     Some(lower) => Ok(Place::Lower(LowerFile {
                         layer: lower.layer,
                         dir: Arc::clone(&lower.dir),
-                        name: Arc::from(OsStr::new(".")),
+                        name: Name::from(OsStr::new(".")),
                     })),
                     None => Err(Refusal::NotFound.into()),
                 },
@@ -172,7 +173,7 @@ impl UnionFs {
             let backing = match self.place(inode)? {
                 Place::Root => Backing::Upper {
                     dir: Arc::clone(&self.upper()?.root),
-                    name: Arc::from(OsStr::new(".")),
+                    name: Name::from(OsStr::new(".")),
                     override_key,
                 },
                 Place::Nameless(fd) => Backing::Nameless { fd, override_key },

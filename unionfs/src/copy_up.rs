@@ -408,7 +408,7 @@ impl UnionFs {
                 Made::Nameless => {}
             }
             if let Body::File(body) = &mut state.body {
-                body.upper = Some(UpperFile::Indexed(Arc::clone(&key)));
+                body.upper = Some(UpperFile::Indexed(key.clone()));
             }
             if with_data {
                 data_moved(&mut state.body);

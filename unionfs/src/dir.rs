@@ -14,6 +14,7 @@ use crate::file::{Opened, Register};
 use crate::inode::{Body, DirBody, FileBody, Inode, InodeTable, Link, State, UpperDir, UpperFile};
 use crate::layer::Content;
 use crate::lookup::{Found, FoundBody};
+use crate::name::Name;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, credentials};
 use crate::union::UnionFs;
@@ -250,7 +251,7 @@ impl UnionFs {
             Slot::Device => at::rename(upper.staging().as_fd(), &staged.name, dir.as_fd(), name, RenameFlags::empty())?,
             Slot::File => upper.markers.remove_whiteout_file(dir.as_fd(), name)?,
         }
-        let here = Link { parent: Arc::clone(parent), name: Arc::from(name) };
+        let here = Link { parent: Arc::clone(parent), name: Name::from(name) };
         if let Some(first) = inode.link() {
             self.note_link(inode, first);
         }

@@ -17,6 +17,7 @@ use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperFile};
 use crate::layer::index_name;
 use crate::lookup::Found;
+use crate::name::Name;
 use crate::sys::at;
 use crate::sys::xattr::Target;
 use crate::union::UnionFs;
@@ -90,7 +91,7 @@ impl UnionFs {
     }
 
     /// The index name of a lower file, if copies of it are to be indexed.
-    pub(crate) fn index_key(&self, lower: &LowerFile) -> Result<Option<(Arc<OsStr>, Vec<u8>)>> {
+    pub(crate) fn index_key(&self, lower: &LowerFile) -> Result<Option<(Name, Vec<u8>)>> {
         let upper = self.upper()?;
         if upper.index().is_none() {
             return Ok(None);
@@ -98,7 +99,7 @@ impl UnionFs {
         let Some(origin) = self.layer(lower.layer).origin(&lower.dir, &lower.name) else {
             return Ok(None);
         };
-        Ok(Some((Arc::from(index_name(&origin).as_os_str()), origin)))
+        Ok(Some((Name::from(index_name(&origin).as_os_str()), origin)))
     }
 
     /// Names in the union of an indexed file that has `on_disk` links.
@@ -109,10 +110,10 @@ impl UnionFs {
         Ok(u32::try_from((i64::from(on_disk) + difference).max(0)).unwrap_or(u32::MAX))
     }
 
-    fn index_key_of(inode: &Inode) -> Option<Arc<OsStr>> {
+    fn index_key_of(inode: &Inode) -> Option<Name> {
         match &inode.state.read().body {
             Body::File(file) => match &file.upper {
-                Some(UpperFile::Indexed(key)) => Some(Arc::clone(key)),
+                Some(UpperFile::Indexed(key)) => Some(key.clone()),
                 _ => None,
             },
             Body::Dir(_) => None,

@@ -38,6 +38,7 @@ mod inode;
 mod lookup;
 #[cfg(test)]
 mod memory_layer;
+mod name;
 mod readdir;
 mod rename;
 #[allow(unsafe_code, reason = "the one place for it")]

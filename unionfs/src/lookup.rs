@@ -11,6 +11,7 @@ use crate::attr::Attr;
 use crate::error::{Error, LayerFault, Refusal, Result};
 use crate::inode::{Body, DirBody, FileBody, Inode, Link, LowerDir, LowerFile, State, UpperDir, UpperFile};
 use crate::layer::{LayerDir, LayerEntry, Lookup, index_name};
+use crate::name::Name;
 use crate::options::RedirectDir;
 use crate::sys::at;
 use crate::sys::xattr::Target;
@@ -65,7 +66,7 @@ struct Hit {
 
 impl Hit {
     fn file(&self) -> LowerFile {
-        LowerFile { layer: self.layer, dir: Arc::clone(&self.dir), name: Arc::from(self.name.as_os_str()) }
+        LowerFile { layer: self.layer, dir: Arc::clone(&self.dir), name: Name::from(self.name.as_os_str()) }
     }
 }
 
@@ -193,7 +194,7 @@ impl UnionFs {
     }
 
     /// The index name of an object of the upper, if the index has it too.
-    fn index_entry(&self, marks: &Marks, id: Option<(u64, u64)>) -> Result<Option<Arc<OsStr>>> {
+    fn index_entry(&self, marks: &Marks, id: Option<(u64, u64)>) -> Result<Option<Name>> {
         let (Some(_), Some(origin)) = (marks.nlink, &marks.origin) else {
             return Ok(None);
         };
@@ -202,7 +203,7 @@ impl UnionFs {
         };
         let key = index_name(origin);
         let same = at::stat_opt(index.as_fd(), &key)?.is_some_and(|stat| Some((stat.st_dev, stat.st_ino)) == id);
-        Ok(same.then(|| Arc::from(key.as_os_str())))
+        Ok(same.then(|| Name::from(key.as_os_str())))
     }
 
     fn found_below(&self, hits: Vec<Hit>) -> Result<Option<Found>> {
@@ -253,7 +254,7 @@ impl UnionFs {
             (attr.size, attr.blocks) = (here.size, here.blocks);
             below = Some(lower.clone());
         }
-        let upper = Some(UpperFile::Indexed(Arc::from(key.as_os_str())));
+        let upper = Some(UpperFile::Indexed(Name::from(key.as_os_str())));
         let data = data.filter(|_| below.is_some()).map(|data| Box::new(data.clone()));
         let body = FoundBody::File { upper, lower: below, data };
         Ok(Some(Found { attr, ino, upper_id: None, body }))
@@ -441,7 +442,7 @@ impl UnionFs {
                     break;
                 }
                 Some(Redirect::Sibling(name)) => names.push(name),
-                None => names.push(link.name.as_ref().to_owned()),
+                None => names.push(link.name.to_os_string()),
             }
             dir = link.parent;
         }
@@ -467,8 +468,8 @@ impl UnionFs {
         // Most objects have one name everywhere: then it is kept once.
         let link = || {
             let name = match &found.body {
-                FoundBody::File { lower: Some(lower), .. } if *lower.name == *name => Arc::clone(&lower.name),
-                _ => Arc::from(name),
+                FoundBody::File { lower: Some(lower), .. } if *lower.name == *name => lower.name.clone(),
+                _ => Name::from(name),
             };
             Link { parent: Arc::clone(parent), name }
         };

@@ -15,6 +15,7 @@ use crate::dir::dir_gone;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, Link, UpperFile};
 use crate::lookup::Found;
+use crate::name::Name;
 use crate::options::RedirectDir;
 use crate::sys::at;
 use crate::sys::xattr::{self, Target};
@@ -311,7 +312,7 @@ impl UnionFs {
 
     /// An object has a new name on disk.
     fn moved(&self, inode: &Arc<Inode>, from: &End<'_>, to: &End<'_>) {
-        let link = Link { parent: Arc::clone(to.parent), name: Arc::from(to.name) };
+        let link = Link { parent: Arc::clone(to.parent), name: Name::from(to.name) };
         if self.is_multi(inode) {
             self.drop_link(inode, from.parent, from.name);
             self.note_link(inode, link.clone());

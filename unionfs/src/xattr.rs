@@ -252,7 +252,7 @@ fn upper_path(inode: &Arc<Inode>) -> OsString {
     let mut path = OsString::new();
     for name in names.iter().rev() {
         path.push("/");
-        path.push(name);
+        path.push(&**name);
     }
     if path.is_empty() { "/".into() } else { path }
 }
