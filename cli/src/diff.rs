@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::diff::{Change, diff};
+use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::output::{ask, is_foreign, print};
+use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 
 /// List what an upper layer adds (A), changes (C) and deletes (D)
 ///
@@ -72,6 +73,7 @@ fn layers_of(mountpoint: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
         Err(errno) if is_foreign(errno) => {
             bail!("{shown} is no mount of lamel; for a layer use --upper")
         }
+        Err(Errno::PERM) => bail!("{shown}: {OUTSIDE_ONLY}"),
         Err(errno) => return Err(errno).with_context(|| shown.to_string()),
     };
     let (upper, lowers) = parse(&answer);

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::output::{ask, is_foreign, print};
+use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 
 /// Tell which layer gives an object inside a mount, and which marks and copies decide
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Err(errno) if is_foreign(errno) => {
             bail!("{}: not inside a mount of lamel", args.path.display())
         }
+        Err(Errno::PERM) => bail!("{}: {OUTSIDE_ONLY}", args.path.display()),
         Err(errno) => return Err(errno).with_context(|| args.path.display().to_string()),
     };
     let facts = parse(&String::from_utf8_lossy(&answer));

@@ -9,6 +9,10 @@ use rustix::io::Errno;
 /// The longest answer that is taken, as the kernel's own limit of an xattr.
 const LONGEST: usize = 64 * 1024;
 
+/// What a process in another mount namespace than the daemon's is answered.
+pub(crate) const OUTSIDE_ONLY: &str =
+    "where the layers lie is told only to processes that see the daemon's mounts: ask outside of the container";
+
 /// Asks the daemon that serves `path` through one of its virtual xattrs.
 pub(crate) fn ask(path: &Path, question: &str) -> Result<Vec<u8>, Errno> {
     let mut answer = vec![0; LONGEST];

@@ -28,3 +28,19 @@ fn outside_of_a_mount_there_is_nothing_to_explain() {
     fails(&s, "explain lower0/file", &["lower0/file", "not inside a mount of lamel"]);
     fails(&s, "explain missing", &["missing", "No such file"]);
 }
+
+#[test]
+fn a_container_is_not_told_where_the_layers_lie() {
+    let s = scratch();
+    succeeds(&s, &format!("mount -o {STACK} mnt"));
+    for question in [["explain", "mnt/file"], ["diff", "mnt"]] {
+        let mut inside = Command::new("unshare");
+        inside.current_dir(s.path()).args(["-m", "--propagation", "private"]);
+        inside.arg(Subject::lamel_bin().canonicalize().unwrap()).args(question);
+        let out = run(inside);
+        assert!(!out.success() && out.stdout.is_empty(), "{}", out.stdout);
+        assert!(out.stderr.contains("outside of the container"), "{}", out.stderr);
+        assert!(!out.stderr.contains("lower0"), "{}", out.stderr);
+    }
+    succeeds(&s, "umount mnt");
+}

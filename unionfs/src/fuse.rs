@@ -587,9 +587,9 @@ impl fuser::Filesystem for Adapter {
         reply_empty(reply, "setxattr", ino.0, done);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let fs = self.count();
-        let value = fs.inodes.get(ino.0).and_then(|inode| fs.getxattr(&inode, name));
+        let value = fs.inodes.get(ino.0).and_then(|inode| fs.getxattr(&inode, name, req.pid()));
         reply_xattr(reply, "getxattr", ino.0, size, value);
     }
 

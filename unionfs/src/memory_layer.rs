@@ -187,7 +187,7 @@ fn a_table_serves_lookups_listings_and_data() {
     let f = fixture(None);
     let conf = f.find("etc/conf").unwrap();
     assert_eq!(f.read(&conf), b"from the table");
-    assert_eq!(f.fs.getxattr(&conf, OsStr::new("user.colour")).unwrap(), b"red");
+    assert_eq!(f.fs.getxattr(&conf, OsStr::new("user.colour"), 0).unwrap(), b"red");
     assert!(f.find("etc/gone").is_none() && f.find("etc/white").is_none());
     let mut names = Vec::new();
     let etc = f.find("etc").unwrap();
@@ -209,7 +209,7 @@ fn a_file_of_a_table_is_copied_up() {
     assert_eq!(f.read(&conf), b"from the table");
     f.fs.truncate(&conf, 4).unwrap();
     assert_eq!(f.read(&conf), b"from");
-    assert_eq!(f.fs.getxattr(&conf, OsStr::new("user.colour")).unwrap(), b"red");
+    assert_eq!(f.fs.getxattr(&conf, OsStr::new("user.colour"), 0).unwrap(), b"red");
 }
 
 #[test]

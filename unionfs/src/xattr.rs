@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, UpperDir, UpperFile};
 use crate::ownership::OVERRIDE_CONTAINERS;
-use crate::sys::xattr;
+use crate::sys::{process, xattr};
 use crate::union::UnionFs;
 use crate::whiteout::{Namespace, is_private_xattr};
 
@@ -81,10 +81,10 @@ pub(crate) fn copies_up(name: &[u8], override_key: Option<&str>) -> bool {
 }
 
 impl UnionFs {
-    /// A value.
-    pub(crate) fn getxattr(&self, inode: &Arc<Inode>, name: &OsStr) -> Result<Vec<u8>> {
+    /// A value, for the process `caller`.
+    pub(crate) fn getxattr(&self, inode: &Arc<Inode>, name: &OsStr, caller: u32) -> Result<Vec<u8>> {
         if let Some(question) = name.as_bytes().strip_prefix(STATUS_PREFIX) {
-            return self.status(inode, question);
+            return self.status(inode, question, caller);
         }
         self.check_carried(name)?;
         let Ok(name) = to_disk(name, self.owners.override_key()) else {
@@ -150,9 +150,11 @@ impl UnionFs {
         if !self.settings.xattr || (acl && !self.settings.acl) { Err(Refusal::Unsupported.into()) } else { Ok(()) }
     }
 
-    fn status(&self, inode: &Arc<Inode>, question: &[u8]) -> Result<Vec<u8>> {
+    fn status(&self, inode: &Arc<Inode>, question: &[u8], caller: u32) -> Result<Vec<u8>> {
         match question {
             b"pid" => Ok(std::process::id().to_string().into_bytes()),
+            // Where the layers lie is the host's business, not a container's.
+            b"layers" | b"explain" if !process::shares_mounts(caller) => Err(Refusal::Reserved.into()),
             b"layers" => Ok(self.stack_listing().into_vec()),
             b"explain" => Ok(self.explain(inode)?.into_vec()),
             _ => Err(Refusal::NoAttribute.into()),

@@ -118,6 +118,13 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process sees the same mounts as this one. Of one that cannot be looked at it is not said.
+pub(crate) fn shares_mounts(pid: u32) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let own = namespace("self");
+    own.is_some() && own == namespace(&pid.to_string())
+}
+
 /// Lets the process open as many files as its hard limit allows.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
