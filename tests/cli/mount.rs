@@ -275,3 +275,26 @@ fn version_and_help_are_no_errors() {
     assert!(succeeds(&s, "mount --help").contains("lowerdir="));
     fails(&s, "monut", &["monut"]);
 }
+
+#[test]
+fn an_upper_on_a_read_only_filesystem_is_refused_with_the_way_to_see_it() {
+    let s = scratch();
+    let disk = s.dir("disk");
+    let tmpfs = |flags: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", flags, "t"]).arg(&disk);
+        assert!(run(mount).success());
+    };
+    tmpfs("rw");
+    for dir in ["upper", "work"] {
+        fs::create_dir(disk.join(dir)).unwrap();
+    }
+    fs::write(disk.join("upper/written"), "above\n").unwrap();
+    tmpfs("remount,ro");
+    let out = run_words(&s, "mount -o ro,lowerdir=lower0,upperdir=disk/upper,workdir=disk/work mnt");
+    assert!(!out.success() && out.stderr.contains("as the top lower layer"), "{}", out.stderr);
+    succeeds(&s, "mount --lower disk/upper --lower lower0 mnt");
+    assert_eq!(fs::read_to_string(s.join("mnt/written")).unwrap(), "above\n");
+    succeeds(&s, "umount mnt");
+    rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::empty()).unwrap();
+}

@@ -248,7 +248,23 @@ pub enum OpenError {
         /// The workdir.
         work: std::path::PathBuf,
     },
-    /// The workdir's content could not be prepared.
-    #[error("preparing workdir: {0}")]
-    Prepare(#[source] Error),
+    /// Nothing can be written where the upper lies.
+    #[error(
+        "upper layer {upper} lies on a read-only filesystem; to look at it, mount it as the top lower layer, without an upper",
+        upper = .upper.display()
+    )]
+    ReadOnlyUpper {
+        /// The upper.
+        upper: std::path::PathBuf,
+    },
+    /// A layer, or the workdir's content, could not be prepared.
+    #[error("{role} {path}: {source}", path = .path.display())]
+    Prepare {
+        /// What was prepared.
+        role: LayerRole,
+        /// As it was given.
+        path: std::path::PathBuf,
+        /// What failed.
+        source: Error,
+    },
 }

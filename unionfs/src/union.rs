@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{OpenError, Refusal, Result};
+use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
 use crate::handle::Handles;
 use crate::hardlink::Links;
@@ -166,12 +166,17 @@ impl UnionFs {
         if let Some(upper) = &upper {
             use std::os::fd::AsFd;
             let itself = crate::sys::xattr::Target::At(upper.root.as_fd(), std::ffi::OsStr::new("."));
-            devices.push(at::fstat(upper.root.as_fd()).map_err(OpenError::Prepare)?.st_dev);
-            upper_marks = upper.markers.read(itself, None).map_err(OpenError::Prepare)?;
+            let failed = |source| OpenError::Prepare { role: LayerRole::Upper, path: upper.path.clone(), source };
+            devices.push(at::fstat(upper.root.as_fd()).map_err(failed)?.st_dev);
+            upper_marks = upper.markers.read(itself, None).map_err(failed)?;
         }
         let mut parts = Vec::new();
         for (position, layer) in lowers.iter().enumerate() {
-            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(OpenError::Prepare)?;
+            let failed = |source| {
+                let path = layer.source().to_owned();
+                OpenError::Prepare { role: LayerRole::Lower, path, source }
+            };
+            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(failed)?;
             devices.push(attr.dev);
             // The root merges whatever a layer says of it, as in kernel overlayfs.
             let layer_position = u16::try_from(position).unwrap_or(u16::MAX);

@@ -41,7 +41,7 @@ pub(crate) struct Upper {
 }
 
 impl Upper {
-    /// Opens, locks and prepares upper and workdir. `read_only` leaves both alone.
+    /// Opens, locks and prepares upper and workdir.
     pub(crate) fn open(
         path: &Path,
         work_path: &Path,
@@ -50,26 +50,30 @@ impl Upper {
     ) -> Result<Self, OpenError> {
         let root = open_root(LayerRole::Upper, path)?;
         let work = open_root(LayerRole::Work, work_path)?;
+        let prepare = |source: Error| match source.errno() {
+            Errno::ROFS => OpenError::ReadOnlyUpper { upper: path.to_owned() },
+            _ => OpenError::Prepare { role: LayerRole::Work, path: work_path.to_owned(), source },
+        };
         let overlap = || OpenError::Overlap { upper: path.to_owned(), work: work_path.to_owned() };
-        if contains(&root, &work).map_err(OpenError::Prepare)? || contains(&work, &root).map_err(OpenError::Prepare)? {
+        if contains(&root, &work).map_err(&prepare)? || contains(&work, &root).map_err(&prepare)? {
             return Err(overlap());
         }
         let elsewhere = || OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() };
         // Nothing is made in a directory that cannot serve.
-        if !at::same_mount(root.as_fd(), work.as_fd()).map_err(OpenError::Prepare)? {
+        if !at::same_mount(root.as_fd(), work.as_fd()).map_err(&prepare)? {
             return Err(elsewhere());
         }
         let locks = [lock(LayerRole::Upper, path, &root)?, lock(LayerRole::Work, work_path, &work)?];
-        let staging = subdirectory(&work, "work").map_err(OpenError::Prepare)?;
-        empty(&staging, 0).map_err(OpenError::Prepare)?;
-        let namespace = choose_namespace(&staging, options.namespace).map_err(OpenError::Prepare)?;
-        let devices = options.device_whiteouts && can_make_devices(&staging).map_err(OpenError::Prepare)?;
+        let staging = subdirectory(&work, "work").map_err(&prepare)?;
+        empty(&staging, 0).map_err(&prepare)?;
+        let namespace = choose_namespace(&staging, options.namespace).map_err(&prepare)?;
+        let devices = options.device_whiteouts && can_make_devices(&staging).map_err(&prepare)?;
         let markers = Markers { namespace, devices, opaque_file: options.format == UpperFormat::FuseOverlayfs };
         if !markers.can_delete(staging.as_fd()) {
             return Err(OpenError::NoWhiteouts { work: work_path.to_owned() });
         }
         let index = if options.index && namespace.is_some() {
-            Some(Arc::new(subdirectory(&work, "index").map_err(OpenError::Prepare)?))
+            Some(Arc::new(subdirectory(&work, "index").map_err(&prepare)?))
         } else {
             None
         };
@@ -79,7 +83,7 @@ impl Upper {
                 index_used = true;
                 Ok(())
             })
-            .map_err(OpenError::Prepare)?;
+            .map_err(&prepare)?;
         }
         Ok(Self {
             path: path.to_owned(),
@@ -225,11 +229,12 @@ fn open_root(role: LayerRole, path: &Path) -> Result<OwnedFd, OpenError> {
 }
 
 fn lock(role: LayerRole, path: &Path, dir: &OwnedFd) -> Result<OwnedFd, OpenError> {
-    let fd = at::open(dir.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY).map_err(OpenError::Prepare)?;
+    let failed = |source| OpenError::Prepare { role, path: path.to_owned(), source };
+    let fd = at::open(dir.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
     match at::try_lock(fd.as_fd()) {
         Ok(true) => Ok(fd),
         Ok(false) => Err(OpenError::InUse { role, path: path.to_owned() }),
-        Err(error) => Err(OpenError::Prepare(error)),
+        Err(error) => Err(failed(error)),
     }
 }
 
