@@ -272,6 +272,7 @@ impl UnionFs {
                 let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
                 copy::write_all(to, &bytes[..len], 0)
             }
+            Content::Sparse(from) => from.copy(to, len),
         }
     }
 

@@ -21,6 +21,9 @@ use crate::union::{Counters, UnionFs};
 /// Among the flags of an open by execve: the kernel's own `__FMODE_EXEC`, which no program can pass.
 const EXECUTED: OFlags = OFlags::from_bits_retain(0o40);
 
+/// What one call copies of a file with holes, at most; the caller goes on from there.
+const COPY_STEP: usize = 1 << 20;
+
 /// An open file, as the kernel is told of it.
 pub(crate) struct Opened {
     pub(crate) handle: u64,
@@ -55,7 +58,7 @@ fn not_a_file() -> Error {
 fn as_file(content: &Content) -> Result<&OwnedFd> {
     match content {
         Content::File(file) => Ok(file),
-        Content::Bytes(_) => Err(not_a_file()),
+        Content::Bytes(_) | Content::Sparse(_) => Err(not_a_file()),
     }
 }
 
@@ -158,6 +161,10 @@ impl UnionFs {
                 let end = start.saturating_add(size).min(bytes.len());
                 Ok(done(&bytes[start..end]))
             }
+            Content::Sparse(file) => with_buffer(size, |buffer| {
+                let filled = file.read(buffer, offset)?;
+                Ok(done(&buffer[..filled]))
+            }),
             Content::File(file) => with_buffer(size, |buffer| {
                 let mut filled = 0;
                 while filled < buffer.len() {
@@ -225,7 +232,7 @@ impl UnionFs {
         // A metacopy: the attributes are in the upper.
         self.with_upper(&handle.inode, |backing| match backing.open(OFlags::RDONLY)? {
             Content::File(file) => at::fsync(file.as_fd(), data_only),
-            Content::Bytes(_) => Ok(()),
+            Content::Bytes(_) | Content::Sparse(_) => Ok(()),
         })
     }
 
@@ -257,6 +264,8 @@ impl UnionFs {
                 let len = (**bytes).as_ref().len() as u64;
                 if at >= len { Err(Errno::NXIO) } else { Ok(if whence == libc::SEEK_DATA { at } else { len }) }
             }
+            (Content::Sparse(file), libc::SEEK_DATA) => file.data_from(at).ok_or(Errno::NXIO),
+            (Content::Sparse(file), libc::SEEK_HOLE) => file.hole_from(at).ok_or(Errno::NXIO),
             _ => return Err(Refusal::Invalid.into()),
         };
         position
@@ -282,7 +291,12 @@ impl UnionFs {
                 copy::write_all(to.as_fd(), &bytes[start..end], to_at)?;
                 Ok(u32::try_from(end - start).unwrap_or(u32::MAX))
             }
-            (_, Content::Bytes(_)) => Err(not_a_file()),
+            (Content::Sparse(from), Content::File(to)) => with_buffer(len.min(COPY_STEP), |buffer| {
+                let filled = from.read(buffer, from_at)?;
+                copy::write_all(to.as_fd(), &buffer[..filled], to_at)?;
+                Ok(u32::try_from(filled).unwrap_or(u32::MAX))
+            }),
+            (_, Content::Bytes(_) | Content::Sparse(_)) => Err(not_a_file()),
         }
     }
 
@@ -338,7 +352,7 @@ impl UnionFs {
         };
         match &content {
             Content::File(file) => act(file.as_fd()),
-            Content::Bytes(_) => Err(Refusal::NotTty.into()),
+            Content::Bytes(_) | Content::Sparse(_) => Err(Refusal::NotTty.into()),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::attr::Attr;
 use crate::error::{LayerRole, OpenError, Result};
 use crate::fd_cache::FdCache;
 use crate::ownership;
+use crate::sparse::SparseFile;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, handle, ioctl};
 use crate::whiteout::{self, Markers, Marks};
@@ -141,6 +142,8 @@ pub enum Content {
     File(OwnedFd),
     /// In memory, which is a mapped file.
     Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// In stretches of a file.
+    Sparse(SparseFile),
 }
 
 /// A read-only layer. `name` is one component, or `.` for the directory itself.

@@ -24,6 +24,7 @@ pub mod layer;
 pub mod mount;
 pub mod options;
 pub mod ownership;
+pub mod sparse;
 pub mod whiteout;
 
 mod attr;

@@ -165,7 +165,7 @@ fn fixture(redirected: Option<u64>) -> Fixture {
     options.lowers = vec![path("top")];
     options.upper = Some(path("upper"));
     options.work = Some(path("work"));
-    let fs = UnionFs::open_over(&options, vec![Box::new(layer)]).unwrap();
+    let fs = UnionFs::open_over(&options, &[Arc::new(layer)]).unwrap();
     Fixture { _scratch: scratch, fs }
 }
 

@@ -19,6 +19,7 @@ use rustix::mount::MountFlags as KernelFlags;
 
 use crate::error::OpenError;
 use crate::fuse::Adapter;
+use crate::layer::Layer;
 use crate::options::{Atime, MountFlags, Options};
 use crate::sys::mount::{self as sys, Device, HelperError};
 use crate::sys::process::{self, Request, Signals};
@@ -139,6 +140,14 @@ impl fmt::Debug for Mounted {
 /// # Errors
 /// [`MountError`] says what to do; nothing is mounted then.
 pub fn mount(options: &Options) -> Result<Mounted, MountError> {
+    mount_over(options, &[])
+}
+
+/// The same with more layers, of any kind, below the directories of the options.
+///
+/// # Errors
+/// As [`mount`].
+pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted, MountError> {
     let at_mountpoint = |source| MountError::Mountpoint { path: options.mountpoint.clone(), source };
     let mountpoint = sys::open_mountpoint(&options.mountpoint).map_err(at_mountpoint)?;
     if sys::is_dead(mountpoint.as_fd()) {
@@ -148,7 +157,7 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
     process::raise_file_limit();
     process::clear_umask();
     let signals = Signals::hold().map_err(MountError::Signals)?;
-    let union = Arc::new(open_stack(options)?);
+    let union = Arc::new(open_stack(options, below)?);
     let mut flags = options.flags.clone();
     flags.read_only |= options.upper.is_none();
     let (connection, place) = attach(mountpoint, path, &flags)?;
@@ -171,10 +180,10 @@ pub fn mount(options: &Options) -> Result<Mounted, MountError> {
 /// Opens the stack; if another mount uses it, that one may be about to end:
 /// umount(2) returns before the daemon has let go of its upper, and a program
 /// that unmounts and mounts again must not notice.
-fn open_stack(options: &Options) -> Result<UnionFs, OpenError> {
+fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, OpenError> {
     let start = Instant::now();
     loop {
-        match UnionFs::open(options) {
+        match UnionFs::open_over(options, below) {
             Err(OpenError::InUse { .. }) if start.elapsed() < IN_USE_PATIENCE => thread::sleep(IN_USE_PAUSE),
             other => return other,
         }

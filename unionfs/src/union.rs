@@ -96,7 +96,7 @@ pub struct UnionFs {
     pub(crate) settings: Settings,
     pub(crate) owners: Owners,
     /// Top first.
-    pub(crate) lowers: Vec<Box<dyn Layer>>,
+    pub(crate) lowers: Vec<Arc<dyn Layer>>,
     pub(crate) upper: Option<Upper>,
     pub(crate) inodes: InodeTable,
     pub(crate) inos: InoMap,
@@ -113,14 +113,14 @@ impl UnionFs {
     /// # Errors
     /// [`OpenError`] says which directory of the stack is at fault and what to do.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        Self::open_over(options, Vec::new())
+        Self::open_over(options, &[])
     }
 
     /// The same with more layers, of any kind, below the directories of the options.
     ///
     /// # Errors
     /// As [`UnionFs::open`].
-    pub fn open_over(options: &Options, below: Vec<Box<dyn Layer>>) -> Result<Self, OpenError> {
+    pub fn open_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Self, OpenError> {
         let count = options.lowers.len() + below.len();
         if count == 0 {
             return Err(OpenError::NoLower);
@@ -140,9 +140,9 @@ impl UnionFs {
         };
         let (upper_fds, lower_fds) = cache_sizes();
         let cache = Arc::new(FdCache::new(lower_fds));
-        let mut lowers: Vec<Box<dyn Layer>> = Vec::with_capacity(count);
+        let mut lowers: Vec<Arc<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
-            lowers.push(Box::new(DirLayer::open(
+            lowers.push(Arc::new(DirLayer::open(
                 path,
                 position + 1,
                 &markers,
@@ -150,7 +150,7 @@ impl UnionFs {
                 &cache,
             )?));
         }
-        lowers.extend(below);
+        lowers.extend_from_slice(below);
         Self::assemble(options, owners, upper, lowers, upper_fds)
     }
 
@@ -158,7 +158,7 @@ impl UnionFs {
         options: &Options,
         owners: Owners,
         upper: Option<Upper>,
-        lowers: Vec<Box<dyn Layer>>,
+        lowers: Vec<Arc<dyn Layer>>,
         fds: usize,
     ) -> Result<Self, OpenError> {
         let mut devices = Vec::new();

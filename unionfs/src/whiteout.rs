@@ -132,6 +132,29 @@ pub(crate) fn hidden_by(name: &OsStr) -> Option<&OsStr> {
     (!hidden.is_empty() && !hidden.starts_with(WHITEOUT_PREFIX)).then(|| OsStr::from_bytes(hidden))
 }
 
+/// What a name in the archive of a layer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AufsName<'a> {
+    /// A name.
+    Plain,
+    /// The whiteout of this name, which may be empty, `.` or `..`.
+    Whiteout(&'a OsStr),
+    /// The mark of the directory that it is in: opaque.
+    Opaque,
+    /// Something that AUFS kept for itself.
+    Bookkeeping,
+}
+
+/// Reads a name of an archive by the rules of the OCI image specification.
+pub fn aufs_name(name: &OsStr) -> AufsName<'_> {
+    match name.as_bytes().strip_prefix(WHITEOUT_PREFIX) {
+        None => AufsName::Plain,
+        Some(_) if name == OPAQUE_FILE => AufsName::Opaque,
+        Some(hidden) if hidden.starts_with(WHITEOUT_PREFIX) => AufsName::Bookkeeping,
+        Some(hidden) => AufsName::Whiteout(OsStr::from_bytes(hidden)),
+    }
+}
+
 /// Names that mean something on disk and are therefore not shown nor accepted.
 pub(crate) fn is_reserved(name: &OsStr) -> bool {
     name.as_bytes().starts_with(WHITEOUT_PREFIX)
@@ -178,6 +201,13 @@ pub(crate) fn is_private_xattr(name: &[u8]) -> bool {
         || name.starts_with(b"user.fuseoverlayfs.")
         || name == b"trusted.overlay"
         || name == b"user.overlay"
+}
+
+/// Every name that some union keeps books under: what comes from an archive may hold none of them.
+pub fn is_bookkeeping_xattr(name: &[u8]) -> bool {
+    is_private_xattr(name)
+        || name.starts_with(b"user.containers.override_")
+        || name.starts_with(b"security.fuseoverlayfs.")
 }
 
 impl Markers {

@@ -49,7 +49,14 @@ fn next_data(fd: BorrowedFd<'_>, position: u64, len: u64) -> Result<Option<(u64,
     Ok(Some((start, end.min(len))))
 }
 
-fn range(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
+/// Copies a stretch of one file into another.
+pub(crate) fn range(
+    from: BorrowedFd<'_>,
+    mut from_at: u64,
+    to: BorrowedFd<'_>,
+    mut to_at: u64,
+    mut len: u64,
+) -> Result<()> {
     const STEP: u64 = 64 << 20;
     while len > 0 {
         let step = usize::try_from(len.min(STEP)).unwrap_or(usize::MAX);
