@@ -6,8 +6,15 @@
 
 pub mod decompress;
 pub mod digest;
+pub mod index;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
 
+#[allow(unsafe_code, reason = "the one place for it")]
+mod sys;
+mod tar;
+
 pub use digest::Digest;
+pub use layer::IndexedLayer;

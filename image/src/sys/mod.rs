@@ -1,0 +1,3 @@
+//! The only module of the crate with unsafe code.
+
+pub(crate) mod map;
