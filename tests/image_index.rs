@@ -9,7 +9,8 @@ mod table;
 
 use forge::{Forge, Head};
 use lamel_image::index::Limits;
-use table::{listing, open};
+use lamel_image::stack::LayerFiles;
+use table::{listing, open, stacked, store};
 
 /// The tree of an archive that is taken.
 #[track_caller]
@@ -278,4 +279,69 @@ fn bombs_are_refused_by_name() {
     // By default a member may lie deep, but not without end.
     let endless = Forge::new().side(b'L', "d/".repeat(5000).as_bytes()).file("f", "").end();
     assert!(refusal(&endless).contains("1024 directories above one another"));
+}
+
+#[test]
+fn a_stack_is_merged_into_one_layer() {
+    let bottom = Forge::new()
+        .dir("d")
+        .file("d/kept", "bottom")
+        .file("d/over", "bottom")
+        .file("d/gone", "bottom")
+        .file("o/hidden", "bottom")
+        .file("r/sub/f", "bottom")
+        .file("t", "bottom")
+        .file("u/x", "bottom")
+        .file("h1", "linked")
+        .hard("h2", "h1")
+        .hard("h3", "h1")
+        .end();
+    let middle = Forge::new()
+        .file("d/over", "middle")
+        .file("d/.wh.gone", "")
+        .dir("o")
+        .file("o/.wh..wh..opq", "")
+        .file("o/new", "middle")
+        .file(".wh.r", "")
+        .dir("t")
+        .file("t/in", "middle")
+        .file("u", "middle")
+        .file(".wh.h2", "")
+        .end();
+    let top = Forge::new().file("d/top", "top").dir("r").file("r/again", "top").file("u/y", "top").end();
+    let merged = stacked(&[&bottom, &middle, &top]);
+    assert_eq!(
+        listing(&merged),
+        "/d 40750 7:8\n/d/kept 100644 0:0 \"bottom\"\n/d/over 100644 0:0 \"middle\"\n/d/top 100644 0:0 \"top\"\n\
+         /h1 100644 0:0 links=2 ino=4 \"linked\"\n/h3 100644 0:0 links=2 ino=4 \"linked\"\n\
+         /o 40750 7:8\n/o/new 100644 0:0 \"middle\"\n\
+         /r 40750 7:8\n/r/again 100644 0:0 \"top\"\n\
+         /t 40750 7:8\n/t/in 100644 0:0 \"middle\"\n/u 40755 0:0\n/u/y 100644 0:0 \"top\"\n"
+    );
+    // What a layer does not list, it does not change: the mode of d is the bottom layer's.
+    assert_eq!(listing(&stacked(&[&bottom])), listing(&open(&bottom, &Limits::default()).unwrap()));
+    let empty = Forge::new().file(".wh..wh..opq", "").end();
+    assert_eq!(listing(&stacked(&[&bottom, &empty, &top])), listing(&stacked(&[&top])));
+}
+
+#[test]
+fn an_index_is_checked_when_it_is_opened() {
+    let (tar, other) = (Forge::new().file("f", "data").end(), Forge::new().file("g", "data").end());
+    let dir = tempfile::tempdir().unwrap();
+    let [files, foreign] = &store(dir.path(), &[&tar, &other])[..] else { panic!() };
+    let why = |files: &LayerFiles| files.layer().err().map(|error| error.to_string()).unwrap_or_default();
+    assert_eq!(why(files), "");
+    assert!(why(&LayerFiles { index: foreign.index.clone(), ..files.clone() }).contains("of another layer"));
+    let whole = std::fs::read(&files.index).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&files.index, &bytes).unwrap();
+        assert!(why(files).contains("lamel verify"), "byte {at}: {}", why(files));
+        std::fs::write(&files.index, &whole[..at]).unwrap();
+        assert!(why(files).contains("damaged"), "cut at {at}");
+    }
+    std::fs::write(&files.index, &whole).unwrap();
+    std::fs::write(&files.tar, &tar[..600]).unwrap();
+    assert!(why(files).contains("has 600 bytes"));
 }

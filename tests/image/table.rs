@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use lamel_image::index::{self, IndexError, Limits};
+use lamel_image::stack::{self, LayerFiles};
 use lamel_image::{Digest, IndexedLayer};
 use lamel_unionfs::layer::{Content, Layer, LayerDir, Listed, Lookup};
 
@@ -90,4 +92,23 @@ fn what(layer: &dyn Layer, dir: &Arc<LayerDir>, name: &OsStr, attr: &lamel_union
         0o020_000 | 0o060_000 => format!(" device {:x}", attr.rdev),
         _ => String::new(),
     }
+}
+
+/// Indexes archives into files below `dir`, the bottom one first.
+pub(crate) fn store(dir: &Path, tars: &[&[u8]]) -> Vec<LayerFiles> {
+    let keep = |(number, tar): (usize, &&[u8])| {
+        let diff_id = Digest::of(tar);
+        let (tar_path, index) = (dir.join(format!("{number}.tar")), dir.join(format!("{number}.index")));
+        std::fs::write(&tar_path, tar).unwrap();
+        let built = index::build(&mut &**tar, &Limits::default()).unwrap();
+        built.write(&diff_id, &mut File::create(&index).unwrap()).unwrap();
+        LayerFiles { diff_id, tar: tar_path, index }
+    };
+    tars.iter().enumerate().map(keep).collect()
+}
+
+/// The stack of archives, the bottom one first.
+pub(crate) fn stacked(tars: &[&[u8]]) -> IndexedLayer {
+    let dir = tempfile::tempdir().unwrap();
+    stack::open_merging(Path::new("test"), &store(dir.path(), tars)).unwrap()
 }

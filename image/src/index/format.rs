@@ -208,6 +208,11 @@ impl Inode {
         self.flags & OPAQUE != 0
     }
 
+    /// A directory that no archive lists.
+    pub(crate) fn is_implied(&self) -> bool {
+        self.flags & IMPLIED != 0
+    }
+
     pub(crate) fn is_sparse(&self) -> bool {
         self.flags & SPARSE != 0
     }
