@@ -1,6 +1,7 @@
 //! The command `lamel`: mounts stacks of directories as one filesystem.
 
 mod args;
+mod bench;
 mod diff;
 mod explain;
 mod face;

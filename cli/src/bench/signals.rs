@@ -1,0 +1,39 @@
+//! Ctrl-C: the mount goes, and the upper, and then the program.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// What is left behind when a signal ends the program in the middle of a run.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) directories: Vec<PathBuf>,
+}
+
+/// Cleans up when a signal asks the program to end. Daemons end by themselves: they die with their parent.
+pub(crate) fn clean_up_on_signal(left: Leftovers) -> Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("waiting for signals")?;
+    std::thread::spawn(move || {
+        let Some(signal) = signals.forever().next() else { return };
+        // Of the mount that is there now; the next one comes only after the directories below it are gone.
+        lamel_unionfs::mount::unmount(&left.mountpoint, true).ok();
+        for directory in &left.directories {
+            // The workload still runs, and may make files where they are removed.
+            for _ in 0..20 {
+                match std::fs::remove_dir_all(directory) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    _ => break,
+                }
+            }
+        }
+        eprintln!("lamel: ended by a signal; nothing was measured to its end");
+        std::process::exit(128 + signal);
+    });
+    Ok(())
+}
