@@ -96,7 +96,7 @@ type Source<'a> = BufReader<Counted<Box<dyn Read + Send + 'a>>>;
 
 enum Decoder<'a> {
     Plain(Source<'a>),
-    Gzip(flate2::bufread::MultiGzDecoder<Source<'a>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<Source<'a>>>),
     Zstd(zstd::Decoder<'static, Source<'a>>),
     Bzip2(bzip2::bufread::MultiBzDecoder<Source<'a>>),
     Xz(Box<lzma_rust2::XzReader<Source<'a>>>),
@@ -110,7 +110,7 @@ impl<'a> Decompressed<'a> {
         let source = BufReader::with_capacity(BUFFER, Counted { inner: source, count: 0 });
         let decoder = match compression {
             Compression::Plain => Decoder::Plain(source),
-            Compression::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(source)),
+            Compression::Gzip => Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(source))),
             Compression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(source)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;

@@ -177,6 +177,7 @@ impl Index {
 
 /// What stands behind a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, taken apart where it is read")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),
