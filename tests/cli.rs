@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/diff.rs"]
 mod diff;
 #[path = "cli/explain.rs"]
