@@ -298,14 +298,14 @@ impl UnionFs {
         let kept = self.keep(inode, found, &dir, name)?;
         let upper = self.upper()?;
         {
-            let _state = inode.state.write();
+            let mut state = inode.state.write();
             match (found.named_in_upper(), below) {
                 (true, true) => upper.whiteout(&dir, name, Replaces::File)?,
                 (true, false) => at::unlink(dir.as_fd(), name)?,
                 (false, _) => upper.whiteout(&dir, name, Replaces::Nothing)?,
             }
+            self.name_gone(inode, &mut state, parent, name, kept);
         }
-        self.name_gone(inode, parent, name, kept);
         self.after_unlink(inode, found.named_in_upper());
         Ok(())
     }
@@ -324,10 +324,17 @@ impl UnionFs {
         at::open_path(dir.as_fd(), name).map(|fd| Some(Arc::new(fd)))
     }
 
-    /// A name of a file is gone from disk. `kept` refers to its object in the upper.
-    pub(crate) fn name_gone(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, kept: Option<Arc<OwnedFd>>) {
-        self.drop_link(inode, parent, name);
-        let mut state = inode.state.write();
+    /// A name of a file is gone from disk. `kept` refers to its object in the upper. `state` was locked before it went:
+    /// nobody may look for the file where something else is now.
+    pub(crate) fn name_gone(
+        &self,
+        inode: &Inode,
+        state: &mut State,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        kept: Option<Arc<OwnedFd>>,
+    ) {
+        self.drop_link(inode, state, parent, name);
         if state.link.is_none()
             && let Body::File(file) = &mut state.body
             && matches!(file.upper, Some(UpperFile::Named))

@@ -14,7 +14,7 @@ use dashmap::DashMap;
 
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
-use crate::inode::{Body, Inode, Link, LowerFile, UpperFile};
+use crate::inode::{Body, Inode, Link, LowerFile, State, UpperFile};
 use crate::layer::index_name;
 use crate::lookup::Found;
 use crate::name::Name;
@@ -71,7 +71,7 @@ impl UnionFs {
     }
 
     /// A name of the inode went away. The caller holds its transaction.
-    pub(crate) fn drop_link(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) {
+    pub(crate) fn drop_link(&self, inode: &Inode, state: &mut State, parent: &Arc<Inode>, name: &OsStr) {
         let other = match self.links.seen.get_mut(&inode.ino) {
             Some(mut links) => {
                 links.retain(|link| !link.is(parent, name));
@@ -79,7 +79,6 @@ impl UnionFs {
             }
             None => None,
         };
-        let mut state = inode.state.write();
         if state.link.as_ref().is_some_and(|link| link.is(parent, name)) {
             state.link = other;
         }

@@ -13,7 +13,7 @@ use crate::attr::times_of;
 use crate::copy_up::Depth;
 use crate::dir::dir_gone;
 use crate::error::{Refusal, Result};
-use crate::inode::{Body, Inode, Link, UpperFile};
+use crate::inode::{Body, Inode, Link, State, UpperFile};
 use crate::lookup::Found;
 use crate::name::Name;
 use crate::options::RedirectDir;
@@ -184,11 +184,11 @@ impl UnionFs {
             return Err(Refusal::NotFound.into());
         };
         {
-            let _states = write_both(a, b);
+            let (mut a_state, mut b_state) = write_both(a, b);
             at::rename(from.dir.as_fd(), from.name, to.dir.as_fd(), to.name, RenameFlags::EXCHANGE)?;
+            self.moved(a, &mut a_state, from, to);
+            self.moved(b, &mut b_state, to, from);
         }
-        self.moved(a, from, to);
-        self.moved(b, to, from);
         Ok(())
     }
 
@@ -211,19 +211,22 @@ impl UnionFs {
             None => None,
         };
         {
-            let _moving = moving.state.write();
+            let mut state = moving.state.write();
             let mut replaced = to.object.as_ref().map(|(_, inode)| inode.state.write());
             self.move_over(from, to)?;
-            if let Some(state) = replaced.as_mut().filter(|state| matches!(state.body, Body::Dir(_))) {
-                dir_gone(state, kept.clone());
+            // Before anybody looks for either where something else is now.
+            self.moved(moving, &mut state, from, to);
+            if let (Some((found, inode)), Some(state)) = (&to.object, replaced.as_deref_mut()) {
+                match found.is_dir() {
+                    true => dir_gone(state, kept),
+                    false => self.name_gone(inode, state, to.parent, to.name, kept),
+                }
             }
         }
-        self.moved(moving, from, to);
         if let Some((found, inode)) = &to.object {
             if found.is_dir() {
                 self.dirs.remove(inode.ino);
             } else {
-                self.name_gone(inode, to.parent, to.name, kept);
                 self.after_unlink(inode, found.named_in_upper());
             }
         }
@@ -311,13 +314,12 @@ impl UnionFs {
     }
 
     /// An object has a new name on disk.
-    fn moved(&self, inode: &Arc<Inode>, from: &End<'_>, to: &End<'_>) {
+    fn moved(&self, inode: &Inode, state: &mut State, from: &End<'_>, to: &End<'_>) {
         let link = Link { parent: Arc::clone(to.parent), name: Name::from(to.name) };
         if self.is_multi(inode) {
-            self.drop_link(inode, from.parent, from.name);
+            self.drop_link(inode, state, from.parent, from.name);
             self.note_link(inode, link.clone());
         }
-        let mut state = inode.state.write();
         let was_here = state.link.as_ref().is_none_or(|now| now.is(from.parent, from.name));
         if was_here {
             state.link = Some(link);
