@@ -11,3 +11,4 @@ pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod xattr;
+mod xattrat;
