@@ -4,7 +4,7 @@
 //! directory (or as a nameless file) and then published by one rename or link.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use crate::error::{Error, LayerRole, OpenError, Result};
 use crate::layer::{LayerEntry, Lookup, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
-use crate::sys::at;
 use crate::sys::xattr::Target;
+use crate::sys::{at, durable};
 use crate::whiteout::{Markers, Namespace};
 
 /// The writable layer.
@@ -35,6 +35,8 @@ pub(crate) struct Upper {
     pub(crate) override_key: Option<&'static str>,
     /// Copied-up data is on disk before it is published.
     pub(crate) durable: bool,
+    /// To write data out is enough for that.
+    ordered: bool,
     next_name: AtomicU64,
     /// Descriptors that carry the locks on upper and workdir.
     _locks: [OwnedFd; 2],
@@ -88,6 +90,7 @@ impl Upper {
         Ok(Self {
             path: path.to_owned(),
             work_path: work_path.to_owned(),
+            ordered: durable::is_ordered(root.as_fd()),
             root: Arc::new(root),
             staging,
             index,
@@ -112,6 +115,15 @@ impl Upper {
             Target::Fd(fd) => at::fstat(fd)?,
         };
         self.probe().entry(target, &stat, name)
+    }
+
+    /// Has data on disk before the name that it is about to get.
+    pub(crate) fn make_durable(&self, copy: BorrowedFd<'_>) -> Result<()> {
+        match (self.durable, self.ordered) {
+            (false, _) => Ok(()),
+            (true, true) => durable::write_out(copy),
+            (true, false) => at::fsync(copy, false),
+        }
     }
 
     fn probe(&self) -> Probe<'_> {

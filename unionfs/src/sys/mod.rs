@@ -5,6 +5,7 @@
 pub(crate) mod at;
 pub(crate) mod copy;
 pub(crate) mod credentials;
+pub(crate) mod durable;
 pub(crate) mod handle;
 pub(crate) mod ioctl;
 pub(crate) mod memory;
