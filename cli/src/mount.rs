@@ -20,7 +20,7 @@ Options of -o, as kernel overlayfs has them:
   lowerdir=TOP:…:BOTTOM  upperdir=DIR  workdir=DIR     \\: \\, \\\\ stand for a colon, comma, backslash
   redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|off|auto  userxattr  volatile
 and besides:
-  fsync=0|1  acl noacl  writeback=0|1  passthrough=0|1  timeout=SECONDS  threads=N
+  fsync=0|1  acl noacl  io=auto|cached|handles|passthrough  writeback=0|1  timeout=SECONDS  threads=N  spin=0|1
   uidmapping=C:H:N[:…]  gidmapping=C:H:N[:…]  squash_to_root  squash_to_uid=N  squash_to_gid=N
   xattr_permissions=0|1|2  static_nlink  ino32_t
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions

@@ -85,7 +85,7 @@ fn no_descriptor_per_inode_and_few_bytes_and_all_given_back() {
 /// Kernel overlayfs: has no daemon.
 #[test]
 fn open_files_are_closed_with_their_last_handle() {
-    let u = Union::new("for i in $(seq 300); do echo x > f$i; done");
+    let u = Union::with(&["for i in $(seq 300); do echo x > f$i; done"], &["io=handles"]);
     let pid = u.pid();
     let before = descriptors(pid);
     let open: Vec<File> = (1..=300).map(|i| open_rw(u.at(format!("f{i}")))).collect();

@@ -181,15 +181,14 @@ impl UnionFs {
         self.getattr(inode)
     }
 
-    /// Takes away the bits that a change of content by others than root takes away.
-    pub(crate) fn drop_setid(&self, inode: &Arc<Inode>) -> Result<()> {
+    /// Takes away the bits that a change of content by others than root takes away. True if there were any.
+    pub(crate) fn drop_setid(&self, inode: &Arc<Inode>) -> Result<bool> {
         let mode = self.disk_attr(inode)?.mode;
-        let kept = if mode & libc::S_IXGRP == 0 { libc::S_ISGID } else { 0 };
-        let now = mode & !(libc::S_ISUID | libc::S_ISGID) | mode & kept;
-        if now == mode {
-            return Ok(());
+        let now = without_setid(mode);
+        if now != mode {
+            self.setattr(inode, &SetAttr { mode: Some(now & 0o7777), ..SetAttr::default() })?;
         }
-        self.setattr(inode, &SetAttr { mode: Some(now & 0o7777), ..SetAttr::default() }).map(drop)
+        Ok(now != mode)
     }
 
     fn apply(&self, backing: &Backing<'_>, change: &SetAttr, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
@@ -200,6 +199,9 @@ impl UnionFs {
                 attr.gid = gid.unwrap_or(attr.gid);
                 if let Some(mode) = change.mode {
                     attr.mode = attr.format() | (mode & 0o7777);
+                } else if attr.format() == libc::S_IFREG {
+                    // As the filesystem does it where owners are its own.
+                    attr.mode = without_setid(attr.mode);
                 }
                 set_override(backing.target()?, key, &attr)?;
             }
@@ -235,6 +237,13 @@ impl UnionFs {
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.upper.is_some() && !self.settings.read_only { Ok(()) } else { Err(Refusal::ReadOnly.into()) }
     }
+}
+
+/// The mode that a file has after a change of its content or owner: a set-group-id bit without group execute gives
+/// nobody anything and stays.
+fn without_setid(mode: u32) -> u32 {
+    let gone = if mode & libc::S_IXGRP == 0 { libc::S_ISUID } else { libc::S_ISUID | libc::S_ISGID };
+    mode & !gone
 }
 
 /// Records owner, mode and type in the override xattr.

@@ -93,6 +93,9 @@ pub enum Refusal {
     /// It is the program of a running process.
     #[error("text file busy")]
     Executed,
+    /// The file may only grow.
+    #[error("only appending to this file is permitted")]
+    AppendOnly,
     /// Owner or group has no mapping to the disk.
     #[error("id has no mapping")]
     Unmapped,
@@ -170,6 +173,7 @@ impl Refusal {
             Self::Unsupported => Errno::OPNOTSUPP,
             Self::NotTty => Errno::NOTTY,
             Self::Executed => Errno::TXTBSY,
+            Self::AppendOnly => Errno::PERM,
             Self::Unmapped => Errno::OVERFLOW,
         }
     }

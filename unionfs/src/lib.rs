@@ -30,6 +30,7 @@ pub mod whiteout;
 mod attr;
 mod backing;
 mod copy_up;
+mod crew;
 mod dir;
 mod fd_cache;
 mod file;

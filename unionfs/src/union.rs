@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
-use crate::handle::Handles;
+use crate::handle::{Handles, Opened};
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
 use crate::layer::{DirLayer, Layer, MAX_LOWERS};
-use crate::options::{Options, RedirectDir, XattrPermissions};
+use crate::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
+use crate::readdir::Listings;
 use crate::sys::at;
 use crate::upper::Upper;
 use crate::whiteout::{Markers, Namespace};
@@ -39,8 +40,8 @@ pub(crate) struct Settings {
     pub(crate) acl: bool,
     pub(crate) xattr: bool,
     pub(crate) noatime: bool,
-    pub(crate) writeback: bool,
-    pub(crate) passthrough: bool,
+    pub(crate) io: Io,
+    pub(crate) writeback: Option<bool>,
     pub(crate) ttl: Duration,
 }
 
@@ -104,6 +105,9 @@ pub struct UnionFs {
     pub(crate) dirs: FdCache,
     pub(crate) links: Links,
     pub(crate) handles: Handles,
+    /// Files that the kernel opened by itself, by inode number.
+    pub(crate) opened: FdCache<Opened>,
+    pub(crate) listings: Listings,
     pub(crate) counters: Counters,
 }
 
@@ -187,7 +191,7 @@ impl UnionFs {
             impure: upper_marks.impure,
             lowers: parts.into(),
         }));
-        let root = Arc::new(Inode::new(ROOT_INO, State { link: None, body: root }));
+        let root = Arc::new(Inode::new(ROOT_INO, false, State { link: None, body: root }));
         let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) { 255 } else { 251 };
         let settings = Settings {
             redirect_dir: options.redirect_dir,
@@ -199,8 +203,12 @@ impl UnionFs {
             acl: options.acl,
             xattr: options.xattr,
             noatime: options.flags.atime == crate::options::Atime::NoAtime,
+            io: match options.io {
+                // Without an upper there is nothing to pass through to.
+                Io::Passthrough if upper.is_none() => Io::Cached,
+                io => io,
+            },
             writeback: options.writeback,
-            passthrough: options.passthrough && upper.is_some(),
             ttl: options.timeout.unwrap_or(FOR_EVER),
         };
         Ok(Self {
@@ -213,6 +221,8 @@ impl UnionFs {
             dirs: FdCache::new(fds),
             links: Links::default(),
             handles: Handles::default(),
+            opened: FdCache::new(fds / 4),
+            listings: Listings::default(),
             counters: Counters::default(),
         })
     }
@@ -241,6 +251,7 @@ impl UnionFs {
 
     fn gone(&self, ino: u64) {
         self.handles.forget(ino);
+        self.opened.remove(ino);
         self.dirs.remove(ino);
         if self.counters.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
             self.inodes.shrink();

@@ -90,6 +90,9 @@ impl UnionFs {
         let Ok(name) = to_disk(name, self.owners.override_key()) else {
             return Err(Refusal::NoAttribute.into());
         };
+        if inode.is_bare() {
+            return Err(Refusal::NoAttribute.into());
+        }
         self.with_backing(inode, |backing| backing.xattr(&name))?.ok_or_else(|| Refusal::NoAttribute.into())
     }
 
@@ -131,6 +134,7 @@ impl UnionFs {
                 _ => {}
             }
         }
+        inode.set_dressed();
         self.change(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
     }
 
