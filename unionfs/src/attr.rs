@@ -267,6 +267,11 @@ pub(crate) fn modified_at(stat: &at::Stat) -> Timestamps {
     }
 }
 
+/// The times of a file whose content changes.
+pub(crate) fn modified_now() -> Timestamps {
+    Timestamps { last_access: timespec(None), last_modification: timespec(Some(SetTime::Now)) }
+}
+
 /// The times of an object, to be given to another.
 pub(crate) fn times_of(attr: &Attr) -> Timestamps {
     Timestamps {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::attr::{Attr, set_override, times_of};
+use crate::attr::{Attr, modified_now, set_override, times_of};
 use crate::backing::Backing;
 use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
@@ -55,10 +55,11 @@ struct FileSource {
 }
 
 impl UnionFs {
-    /// Brings an object to the upper, with the directories above it.
-    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+    /// Brings an object to the upper, with the directories above it. True if this call did it: a file that was to be
+    /// truncated is so then.
+    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, depth: Depth) -> Result<bool> {
         if is_done(inode, depth) {
-            return Ok(());
+            return Ok(false);
         }
         self.check_writable()?;
         loop {
@@ -114,21 +115,22 @@ impl UnionFs {
 
     /// The same as [`Self::copy_up`] for callers that hold the inode's transaction
     /// and have its parent in the upper.
-    pub(crate) fn copy_up_locked(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+    pub(crate) fn copy_up_locked(&self, inode: &Arc<Inode>, depth: Depth) -> Result<bool> {
         if is_done(inode, depth) {
-            return Ok(());
+            return Ok(false);
         }
         self.check_writable()?;
         // What is made here is not the caller's: no umask of theirs applies.
         credentials::set_umask(0);
         let source = self.source(inode)?;
         match &source.file {
-            None => self.copy_up_dir(inode, &source),
+            None => self.copy_up_dir(inode, &source)?,
             Some(file) => match source.attr.format() {
-                libc::S_IFREG => self.copy_up_file(inode, &source, file, depth),
-                _ => self.copy_up_special(inode, &source, file, depth),
+                libc::S_IFREG => self.copy_up_file(inode, &source, file, depth)?,
+                _ => self.copy_up_special(inode, &source, file, depth)?,
             },
         }
+        Ok(true)
     }
 
     fn source(&self, inode: &Arc<Inode>) -> Result<Source> {
@@ -240,6 +242,11 @@ impl UnionFs {
             upper.markers.set_metacopy(target)?;
         }
         self.set_attr(inode, target, &source.attr)?;
+        if let Depth::Data(Some(wanted)) = depth {
+            // Published as what the truncation makes of it.
+            at::truncate(copy.as_fd(), wanted)?;
+            at::futimens(copy.as_fd(), &modified_now())?;
+        }
         if with_data && source.attr.size > 0 {
             upper.make_durable(copy.as_fd())?;
         }
@@ -304,12 +311,12 @@ impl UnionFs {
                 return Err(Refusal::UnknownInode.into());
             };
             self.copy_data(file, &source.attr, depth, copy.as_fd())?;
-            let len = match depth {
-                Depth::Data(Some(wanted)) => wanted,
-                _ => source.attr.size,
+            let (len, times) = match depth {
+                Depth::Data(Some(wanted)) => (wanted, modified_now()),
+                _ => (source.attr.size, times_of(&source.attr)),
             };
             at::truncate(copy.as_fd(), len)?;
-            backing.utimens(&times_of(&source.attr))?;
+            backing.utimens(&times)?;
             upper.make_durable(copy.as_fd())?;
             // A metacopy without a mark is shown by its lower file's number; with data of its own it would not be.
             if self.inos.number(source.attr.dev, source.attr.ino) != inode.ino {

@@ -290,7 +290,9 @@ impl UnionFs {
 
     /// Sets a file's length, with or without a handle.
     pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<()> {
-        self.copy_up(inode, Depth::Data(Some(size)))?;
+        if self.copy_up(inode, Depth::Data(Some(size)))? {
+            return Ok(());
+        }
         let content = self.open_data(inode, OFlags::RDWR)?;
         at::truncate(as_file(&content)?.as_fd(), size)
     }
@@ -421,7 +423,7 @@ impl UnionFs {
     }
 
     fn copy_up_for_flags(&self, inode: &Arc<Inode>) -> Result<()> {
-        self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) })
+        self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) }).map(drop)
     }
 
     /// Calls `act` with a descriptor of the object's data or directory.
