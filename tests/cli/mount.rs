@@ -250,6 +250,20 @@ fn the_foreground_process_ends_with_its_mount() {
     assert!(child.wait().unwrap().success());
 }
 
+/// The upper is no clone: what is mounted below it is entered, but for the mount itself.
+#[test]
+fn a_mount_inside_its_own_upper_is_not_entered() {
+    let s = scratch();
+    let place = s.dir("upper/place");
+    succeeds(&s, "mount -o lowerdir=lower0,upperdir=upper,workdir=work upper/place");
+    assert_eq!(common::run_in(&place, "ls"), "file\nplace");
+    let refused = fs::read_dir(place.join("place")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+    fs::write(place.join("new"), "").unwrap();
+    succeeds(&s, "umount upper/place");
+    assert!(s.join("upper/new").exists());
+}
+
 #[test]
 fn the_log_goes_where_it_is_asked_to() {
     let s = scratch();

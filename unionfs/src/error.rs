@@ -96,6 +96,9 @@ pub enum Refusal {
     /// Owner or group has no mapping to the disk.
     #[error("id has no mapping")]
     Unmapped,
+    /// A layer leads back into the mount that it is a layer of.
+    #[error("the mount itself, seen through one of its layers")]
+    OwnMount,
 }
 
 /// What is wrong with an object in a layer.
@@ -171,6 +174,7 @@ impl Refusal {
             Self::NotTty => Errno::NOTTY,
             Self::Executed => Errno::TXTBSY,
             Self::Unmapped => Errno::OVERFLOW,
+            Self::OwnMount => Errno::LOOP,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::fd_cache::FdCache;
 use crate::handle::Handles;
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
-use crate::layer::{DirLayer, Layer, MAX_LOWERS};
+use crate::layer::{DirLayer, Layer, MAX_LOWERS, OwnDevice};
 use crate::options::{Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
 use crate::sys::at;
@@ -105,6 +105,7 @@ pub struct UnionFs {
     pub(crate) links: Links,
     pub(crate) handles: Handles,
     pub(crate) counters: Counters,
+    own: Arc<OwnDevice>,
 }
 
 impl UnionFs {
@@ -129,8 +130,9 @@ impl UnionFs {
             return Err(OpenError::TooManyLowers(count));
         }
         let owners = Owners::new(&options.ownership);
+        let own = Arc::new(OwnDevice::default());
         let upper = match (&options.upper, &options.work) {
-            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key())?),
+            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key(), &own)?),
             (Some(_), None) => return Err(OpenError::NoWork),
             (None, _) => None,
         };
@@ -148,10 +150,11 @@ impl UnionFs {
                 &markers,
                 believed_overrides(&markers, options),
                 &cache,
+                &own,
             )?));
         }
         lowers.extend_from_slice(below);
-        Self::assemble(options, owners, upper, lowers, upper_fds)
+        Self::assemble(options, owners, upper, lowers, upper_fds, own)
     }
 
     fn assemble(
@@ -160,6 +163,7 @@ impl UnionFs {
         upper: Option<Upper>,
         lowers: Vec<Arc<dyn Layer>>,
         fds: usize,
+        own: Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let mut devices = Vec::new();
         let mut upper_marks = crate::whiteout::Marks::default();
@@ -214,7 +218,13 @@ impl UnionFs {
             links: Links::default(),
             handles: Handles::default(),
             counters: Counters::default(),
+            own,
         })
+    }
+
+    /// The union is mounted as this device: where a layer leads back into it, nobody goes.
+    pub(crate) fn mounted_as(&self, device: u64) {
+        self.own.set(device);
     }
 
     /// The lower layer at a position, 0 being the top one.

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, LayerRole, OpenError, Result};
-use crate::layer::{LayerEntry, Lookup, Probe};
+use crate::layer::{LayerEntry, Lookup, OwnDevice, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
 use crate::sys::at;
 use crate::sys::xattr::Target;
@@ -36,6 +36,7 @@ pub(crate) struct Upper {
     /// Copied-up data is on disk before it is published.
     pub(crate) durable: bool,
     next_name: AtomicU64,
+    own: Arc<OwnDevice>,
     /// Descriptors that carry the locks on upper and workdir.
     _locks: [OwnedFd; 2],
 }
@@ -47,6 +48,7 @@ impl Upper {
         work_path: &Path,
         options: &Options,
         override_key: Option<&'static str>,
+        own: &Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let root = open_root(LayerRole::Upper, path)?;
         let work = open_root(LayerRole::Work, work_path)?;
@@ -96,6 +98,7 @@ impl Upper {
             override_key,
             durable: !options.volatile && options.fsync,
             next_name: AtomicU64::new(0),
+            own: Arc::clone(own),
             _locks: locks,
         })
     }
@@ -120,6 +123,7 @@ impl Upper {
             override_key: self.override_key.map(OsStr::new),
             position: 0,
             xwhiteouts: false,
+            own: &self.own,
         }
     }
 
