@@ -77,7 +77,15 @@ fn what_is_wrong_is_said_and_nothing_is_mounted() {
         ("mount --lower lower0 --work work mnt", &["--upper"]),
         ("mount --lower lower0", &["MOUNTPOINT"]),
         ("mount --lower lower0 --log-level loud=x=y mnt", &["loud"]),
+        ("mount --lower lower0 --log-level inof mnt", &["inof", "error, warn, info, debug or trace"]),
         ("mount -f --lower missing mnt", &["missing"]),
+        ("mount -o lowerdir=lower0,nfsexport=on mnt", &["did you mean \"nfs_export\"?"]),
+        ("mount -o lowerdir=upper,upperdir=upper,workdir=work mnt", &["upper is, or lies in, upper layer"]),
+        (
+            "mount -o lowerdir=lower0:upper/inner,upperdir=upper,workdir=work mnt",
+            &["inner is, or lies in, upper layer"],
+        ),
+        ("mount -o lowerdir=work,upperdir=upper,workdir=work mnt", &["work is, or lies in, workdir"]),
     ] {
         fails(&s, words, messages);
     }

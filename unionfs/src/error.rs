@@ -252,6 +252,16 @@ pub enum OpenError {
         /// The workdir.
         work: std::path::PathBuf,
     },
+    /// What is written to the upper would change a lower layer.
+    #[error("lower layer {lower} is, or lies in, {role} {path}, which the mount writes to", lower = .lower.display(), path = .path.display())]
+    LowerInside {
+        /// The lower layer.
+        lower: std::path::PathBuf,
+        /// What it lies in: the upper or the workdir.
+        role: LayerRole,
+        /// As that was given.
+        path: std::path::PathBuf,
+    },
     /// Nothing can be written where the upper lies.
     #[error(
         "upper layer {upper} lies on a read-only filesystem; to look at it, mount it as the top lower layer, without an upper",

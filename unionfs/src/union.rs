@@ -144,6 +144,9 @@ impl UnionFs {
         let cache = Arc::new(FdCache::new(lower_fds));
         let mut lowers: Vec<Arc<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
+            if let Some(upper) = &upper {
+                upper.refuse_inside(path)?;
+            }
             lowers.push(Arc::new(DirLayer::open(
                 path,
                 position + 1,

@@ -24,6 +24,7 @@ pub(crate) struct Upper {
     pub(crate) path: PathBuf,
     pub(crate) work_path: PathBuf,
     pub(crate) root: Arc<OwnedFd>,
+    work: OwnedFd,
     /// `WORK/work`: private, emptied at every mount.
     staging: OwnedFd,
     /// `WORK/index`: one link of every copied-up file that has several names below.
@@ -91,6 +92,7 @@ impl Upper {
             path: path.to_owned(),
             work_path: work_path.to_owned(),
             root: Arc::new(root),
+            work,
             staging,
             index,
             index_used: AtomicBool::new(index_used),
@@ -101,6 +103,21 @@ impl Upper {
             own: Arc::clone(own),
             _locks: locks,
         })
+    }
+
+    /// Refuses a lower layer that changes when the upper does.
+    pub(crate) fn refuse_inside(&self, lower: &Path) -> Result<(), OpenError> {
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Who opens the layer says what is wrong with it.
+        let Ok(dir) = rustix::fs::open(lower, open, Mode::empty()) else { return Ok(()) };
+        let places = [(LayerRole::Upper, &*self.root, &self.path), (LayerRole::Work, &self.work, &self.work_path)];
+        for (role, place, path) in places {
+            // A parent that may not be entered is none of the upper's, which was.
+            if contains(place, &dir).unwrap_or(false) {
+                return Err(OpenError::LowerInside { lower: lower.to_owned(), role, path: path.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Looks a name up in a directory of the upper.
