@@ -287,6 +287,42 @@ fn the_log_goes_where_it_is_asked_to() {
 }
 
 #[test]
+fn the_log_is_asked_for_by_the_environment() {
+    let s = scratch();
+    let mount = |level: &str, more: &[&str]| {
+        let mut command = lamel(&s);
+        command.args(["mount", "-o", STACK, "mnt"]).args(more).env("LAMEL_LOG", level).env("LAMEL_LOG_FILE", "log");
+        run(command)
+    };
+    let logged = |level: &str, more: &[&str]| {
+        assert!(mount(level, more).success());
+        succeeds(&s, "umount mnt");
+        let text = fs::read_to_string(s.join("log")).unwrap();
+        fs::remove_file(s.join("log")).unwrap();
+        text
+    };
+    assert!(logged("debug", &[]).contains("DEBUG lamel_unionfs::"));
+    let module = logged("lamel_unionfs::mount=debug", &[]);
+    assert!(module.contains("DEBUG lamel_unionfs::mount") && !module.contains("fuser"), "{module}");
+    for quiet in [logged("debug", &["--log-level", "error"]), logged("", &[])] {
+        assert!(!quiet.contains("lamel_unionfs"), "{quiet}");
+    }
+    let out = mount("quite=a=lot", &[]);
+    assert!(!out.success() && out.stderr.contains("quite=a=lot"), "{}", out.stderr);
+    assert_eq!(mounts(&s), Vec::<String>::new());
+}
+
+#[test]
+fn a_mount_that_syncs_nothing_says_so() {
+    let s = scratch();
+    for option in ["volatile", "fsync=0"] {
+        let out = run_words(&s, &format!("mount -o {STACK},{option} mnt"));
+        assert!(out.success() && out.stderr.contains("nothing is synced"), "{option}: {}", out.stderr);
+        succeeds(&s, "umount mnt");
+    }
+}
+
+#[test]
 fn version_and_help_are_no_errors() {
     let s = scratch();
     assert_eq!(succeeds(&s, "--version"), format!("lamel {}\n", env!("CARGO_PKG_VERSION")));
