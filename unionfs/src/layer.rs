@@ -154,6 +154,11 @@ pub trait Layer: Send + Sync {
     /// Where the layer lies, for people.
     fn source(&self) -> &Path;
 
+    /// The directory that the layer is, if it is one.
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Whether redirects and metacopies of this layer are followed. A layer that
     /// came from an archive has no say in where the union looks.
     fn is_trusted(&self) -> bool {
@@ -292,6 +297,10 @@ impl Layer for DirLayer {
 
     fn source(&self) -> &Path {
         &self.source
+    }
+
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
     }
 
     fn is_trusted(&self) -> bool {

@@ -282,21 +282,26 @@ impl UnionFs {
         }
     }
 
-    /// The stack, one path a line, for [`crate::xattr`].
+    /// The stack, one path a line, for [`crate::xattr`]. A line `fd` holds the number of the descriptor of the
+    /// directory before it, whose path the mount itself may cover.
     pub(crate) fn stack_listing(&self) -> OsString {
+        use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
         let mut text = OsString::new();
-        let mut line = |role: &str, path: &std::path::Path| {
+        let mut line = |role: &str, path: &std::path::Path, fd: Option<BorrowedFd<'_>>| {
             text.push(role);
             text.push("\t");
             text.push(path);
             text.push("\n");
+            if let Some(fd) = fd {
+                text.push(format!("fd\t{}\n", fd.as_raw_fd()));
+            }
         };
         if let Some(upper) = &self.upper {
-            line("upper", &upper.path);
-            line("work", &upper.work_path);
+            line("upper", &upper.path, Some(upper.root.as_fd()));
+            line("work", &upper.work_path, None);
         }
         for lower in &self.lowers {
-            line("lower", lower.source());
+            line("lower", lower.source(), lower.directory());
         }
         text
     }
