@@ -31,6 +31,7 @@ mod attr;
 mod backing;
 mod copy_up;
 mod dir;
+mod explain;
 mod fd_cache;
 mod file;
 mod handle;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use crate::error::{Refusal, Result};
-use crate::inode::{Body, Inode, UpperDir, UpperFile};
+use crate::inode::Inode;
 use crate::ownership::OVERRIDE_CONTAINERS;
 use crate::sys::{process, xattr};
 use crate::union::UnionFs;
@@ -154,109 +154,15 @@ impl UnionFs {
         match question {
             b"pid" => Ok(std::process::id().to_string().into_bytes()),
             // Where the layers lie is the host's business, not a container's.
-            b"layers" | b"explain" if !process::shares_mounts(caller) => Err(Refusal::Reserved.into()),
+            _ if !process::shares_mounts(caller) => Err(Refusal::Reserved.into()),
             b"layers" => Ok(self.stack_listing().into_vec()),
-            b"explain" => Ok(self.explain(inode)?.into_vec()),
-            _ => Err(Refusal::NoAttribute.into()),
+            b"explain" => self.explain(inode),
+            _ => match question.strip_prefix(b"explain/") {
+                Some(name) => self.explain_absence(inode, OsStr::from_bytes(name)),
+                None => Err(Refusal::NoAttribute.into()),
+            },
         }
     }
-
-    /// Where an object comes from: a line a fact, tab-separated.
-    fn explain(&self, inode: &Arc<Inode>) -> Result<OsString> {
-        let mut text = OsString::new();
-        let mut line = |fields: &[&OsStr]| {
-            for (position, field) in fields.iter().enumerate() {
-                if position > 0 {
-                    text.push("\t");
-                }
-                // A name may hold anything; the separators must stay separators.
-                let clean: Vec<u8> =
-                    field.as_bytes().iter().map(|b| if matches!(b, b'\t' | b'\n') { b'?' } else { *b }).collect();
-                text.push(OsStr::from_bytes(&clean));
-            }
-            text.push("\n");
-        };
-        let path = upper_path(inode);
-        let attr = self.disk_attr(inode)?;
-        line(&["ino".as_ref(), inode.ino.to_string().as_ref()]);
-        line(&["mode".as_ref(), format!("{:o}", attr.mode).as_ref()]);
-        line(&["nlink".as_ref(), attr.nlink.to_string().as_ref()]);
-        let state = inode.state.read();
-        let (in_upper, place) = match &state.body {
-            Body::Dir(dir) => (
-                !matches!(dir.upper, UpperDir::Absent),
-                if matches!(dir.upper, UpperDir::Removed(_)) { "removed" } else { "named" },
-            ),
-            Body::File(file) => (
-                file.upper.is_some(),
-                match &file.upper {
-                    Some(UpperFile::Indexed(_)) => "indexed",
-                    Some(UpperFile::Nameless(_)) => "unlinked",
-                    _ => "named",
-                },
-            ),
-        };
-        let lower_line = |kind: &str, layer: u16, path: OsString, line: &mut dyn FnMut(&[&OsStr])| {
-            let position = (layer + 1).to_string();
-            line(&[kind.as_ref(), position.as_ref(), self.layer(layer).source().as_os_str(), &path]);
-        };
-        if in_upper && let Some(upper) = &self.upper {
-            line(&["attributes".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path, place.as_ref()]);
-        }
-        match &state.body {
-            Body::Dir(dir) => {
-                for lower in dir.lowers.iter() {
-                    lower_line("merges", lower.layer, lower.dir.path(), &mut line);
-                }
-                if in_upper && dir.lowers.is_empty() {
-                    line(&["mark".as_ref(), "opaque-or-new".as_ref()]);
-                }
-            }
-            Body::File(file) => {
-                if !in_upper && let Some(lower) = &file.lower {
-                    lower_line("attributes", lower.layer, lower.dir.path_of(&lower.name), &mut line);
-                }
-                match (file.data_below(), &self.upper) {
-                    (Some(lower), _) => lower_line("data", lower.layer, lower.dir.path_of(&lower.name), &mut line),
-                    (None, Some(upper)) => line(&["data".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path]),
-                    (None, None) => {}
-                }
-                if in_upper && file.lower.is_some() {
-                    line(&["mark".as_ref(), "metacopy".as_ref()]);
-                }
-            }
-        }
-        drop(state);
-        if in_upper {
-            let marks = self.with_upper(inode, |backing| self.upper()?.markers.read(backing.target()?, None))?;
-            if let Some(redirect) = &marks.redirect {
-                line(&["mark".as_ref(), "redirect".as_ref(), redirect]);
-            }
-            if marks.opaque {
-                line(&["mark".as_ref(), "opaque".as_ref()]);
-            }
-            if let Some(ino) = marks.ino {
-                line(&["mark".as_ref(), "copied-up".as_ref(), ino.to_string().as_ref()]);
-            }
-        }
-        Ok(text)
-    }
-}
-
-/// The path of an object in the union, which is its path in the upper.
-fn upper_path(inode: &Arc<Inode>) -> OsString {
-    let mut names = Vec::new();
-    let mut next = inode.link();
-    while let Some(link) = next {
-        next = link.parent.link();
-        names.push(link.name);
-    }
-    let mut path = OsString::new();
-    for name in names.iter().rev() {
-        path.push("/");
-        path.push(&**name);
-    }
-    if path.is_empty() { "/".into() } else { path }
 }
 
 #[cfg(test)]
