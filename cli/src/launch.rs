@@ -14,6 +14,7 @@ pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> R
     log.init()?;
     if foreground {
         let mounted = mount::mount(&options)?;
+        renounce_privileges();
         return Ok(mounted.serve()?);
     }
     // The fork comes before the first thread; the daemon mounts by itself, so
@@ -32,6 +33,7 @@ pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> R
                     std::process::exit(1);
                 }
             };
+            renounce_privileges();
             if starting.ready().is_err() {
                 // The caller was killed meanwhile: nobody knows of this mount.
                 drop(mounted);
@@ -46,6 +48,15 @@ pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> R
             };
             std::process::exit(code)
         }
+    }
+}
+
+/// Whatever takes hold of the daemon starts no set-user-id program. A plain user's must: the helper unmounts for it.
+fn renounce_privileges() {
+    if rustix::process::geteuid().is_root()
+        && let Err(errno) = rustix::thread::set_no_new_privs(true)
+    {
+        tracing::warn!("no_new_privs: {errno}");
     }
 }
 

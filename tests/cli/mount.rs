@@ -28,6 +28,7 @@ fn the_daemon_keeps_nothing_of_its_caller() {
     }
     let status = fs::read_to_string(proc.join("status")).unwrap();
     assert!(status.contains("Umask:\t0000"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     let limits = fs::read_to_string(proc.join("limits")).unwrap();
     let files: Vec<&str> =
         limits.lines().find(|l| l.starts_with("Max open files")).unwrap().split_whitespace().collect();
@@ -244,20 +245,6 @@ fn a_mount_may_cover_the_parent_of_its_own_layers() {
     assert_eq!(fs::read_to_string(place.join("lower/inside")).unwrap(), "x");
 }
 
-#[test]
-fn the_foreground_process_ends_with_its_mount() {
-    let s = scratch();
-    let mut command = lamel(&s);
-    command.args(["mount", "-f", "-o", STACK, "mnt"]);
-    let mut child = command.spawn().unwrap();
-    eventually("mounted", || !mounts(&s).is_empty());
-    eventually("answers", || s.join("mnt/file").exists());
-    assert_eq!(daemon(&s.mnt()), child.id().cast_signed());
-    assert!(child.try_wait().unwrap().is_none());
-    succeeds(&s, "umount mnt");
-    assert!(child.wait().unwrap().success());
-}
-
 /// The upper is no clone: what is mounted below it is entered, but for the mount itself.
 #[test]
 fn a_mount_inside_its_own_upper_is_not_entered() {
@@ -270,6 +257,20 @@ fn a_mount_inside_its_own_upper_is_not_entered() {
     fs::write(place.join("new"), "").unwrap();
     succeeds(&s, "umount upper/place");
     assert!(s.join("upper/new").exists());
+}
+
+#[test]
+fn the_foreground_process_ends_with_its_mount() {
+    let s = scratch();
+    let mut command = lamel(&s);
+    command.args(["mount", "-f", "-o", STACK, "mnt"]);
+    let mut child = command.spawn().unwrap();
+    eventually("mounted", || !mounts(&s).is_empty());
+    eventually("answers", || s.join("mnt/file").exists());
+    assert_eq!(daemon(&s.mnt()), child.id().cast_signed());
+    assert!(child.try_wait().unwrap().is_none());
+    succeeds(&s, "umount mnt");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
