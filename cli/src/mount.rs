@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::Options;
 use lamel_unionfs::options::Dialect;
 
-use crate::launch::launch;
+use crate::launch::{launch, warn};
 use crate::log::LogArgs;
 
 /// Mount a stack of directories; returns once the mount works
@@ -20,7 +20,8 @@ Options of -o, as kernel overlayfs has them:
   lowerdir=TOP:…:BOTTOM  upperdir=DIR  workdir=DIR     \\: \\, \\\\ stand for a colon, comma, backslash
   redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|off|auto  userxattr  volatile
 and besides:
-  fsync=0|1  acl noacl  writeback=0|1  passthrough=0|1  timeout=SECONDS  threads=N
+  fsync=0|1 (as volatile, 0 syncs nothing: a crash of the machine may lose the upper)
+  acl noacl  writeback=0|1  passthrough=0|1  timeout=SECONDS  threads=N
   uidmapping=C:H:N[:…]  gidmapping=C:H:N[:…]  squash_to_root  squash_to_uid=N  squash_to_gid=N
   xattr_permissions=0|1|2  static_nlink  ino32_t
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
@@ -74,6 +75,9 @@ pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
             options.work = Some(work);
         }
         options.upper = Some(upper);
+    }
+    if options.upper.is_some() && (options.volatile || !options.fsync) {
+        warn("nothing is synced (volatile, fsync=0): a crash of this machine may lose the upper layer");
     }
     launch(options, args.foreground, log)?;
     if let Some(made) = made {
