@@ -170,6 +170,27 @@ fn a_layer_of_containers_storage_is_read() {
 }
 
 #[test]
+fn a_fresh_upper_with_overrides_shows_the_root_of_its_layers() {
+    for (fill, want) in [
+        ("setfattr -n user.containers.override_stat -v 3:4:0751:dir .", ((3, 4), 0o751)),
+        ("setfattr -n user.fuseoverlayfs.override_stat -v 5:6:40711 .", ((5, 6), 0o711)),
+        ("true", ((0, 0), 0o555)),
+    ] {
+        let s = Scratch::new();
+        run_in(&s.lower(0), "true");
+        run_in(&s.lower(1), fill);
+        // As containers/storage makes it.
+        fs::set_permissions(s.upper(), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut u = Union::over(s, 2, &["xattr_permissions=2"]);
+        assert_eq!((owner(u.root()), mode(u.root()) & 0o7777), want, "{fill}");
+        fs::set_permissions(u.root(), fs::Permissions::from_mode(0o1777)).unwrap();
+        u.m.remount();
+        assert_eq!((owner(u.root()), mode(u.root()) & 0o7777), (want.0, 0o1777), "{fill}");
+        assert_eq!(mode(u.s.upper()) & 0o7777, 0o700, "on disk it is as it was");
+    }
+}
+
+#[test]
 fn security_xattrs_are_kept_under_an_override_name() {
     let mut u = Union::with(&["echo f > f"], &["xattr_permissions=2"]);
     set(u.at("f"), "security.capability", [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();

@@ -157,6 +157,9 @@ impl UnionFs {
             )?));
         }
         lowers.extend_from_slice(below);
+        if let Some(upper) = &upper {
+            upper.override_root(&lowers)?;
+        }
         Self::assemble(options, owners, upper, lowers, upper_fds, own)
     }
 

@@ -13,11 +13,15 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, LayerRole, OpenError, Result};
-use crate::layer::{LayerEntry, Lookup, OwnDevice, Probe};
+use crate::layer::{Layer, LayerEntry, Lookup, OwnDevice, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
+use crate::ownership::{OVERRIDE_LEGACY, parse_override};
 use crate::sys::at;
-use crate::sys::xattr::Target;
+use crate::sys::xattr::{self, Target};
 use crate::whiteout::{Markers, Namespace};
+
+/// The root of an upper with override xattrs, if no layer below says another.
+const DEFAULT_ROOT: &str = "0:0:0555:dir";
 
 /// The writable layer.
 pub(crate) struct Upper {
@@ -118,6 +122,32 @@ impl Upper {
             }
         }
         Ok(())
+    }
+
+    /// A fresh upper whose owners are in override xattrs shows the root that the topmost of its layers with such an
+    /// xattr has: its own has the modes of the disk, which nobody but its maker may enter.
+    pub(crate) fn override_root(&self, lowers: &[Arc<dyn Layer>]) -> Result<(), OpenError> {
+        let Some(key) = self.override_key else { return Ok(()) };
+        let (itself, key) = (OsStr::new("."), OsStr::new(key));
+        let set = || {
+            let root = Target::At(self.root.as_fd(), itself);
+            if xattr::get(root, key)?.is_some() {
+                return Ok(());
+            }
+            let mut value = DEFAULT_ROOT.as_bytes().to_vec();
+            for (layer, name) in
+                lowers.iter().flat_map(|layer| [key, OsStr::new(OVERRIDE_LEGACY)].map(|name| (layer, name)))
+            {
+                if let Some(theirs) =
+                    layer.xattr(layer.root(), itself, name)?.filter(|theirs| parse_override(theirs).is_some())
+                {
+                    value = theirs;
+                    break;
+                }
+            }
+            xattr::set(root, key, &value, 0)
+        };
+        set().map_err(|source| OpenError::Prepare { role: LayerRole::Upper, path: self.path.clone(), source })
     }
 
     /// Looks a name up in a directory of the upper.
