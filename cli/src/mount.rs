@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -72,6 +72,9 @@ pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
         if options.work.is_none() {
             let work = default_work(&upper)?;
             made = Made::directory(&work)?;
+            if made.is_none() {
+                check_owner(&work, &upper)?;
+            }
             options.work = Some(work);
         }
         options.upper = Some(upper);
@@ -96,6 +99,17 @@ fn default_work(upper: &Path) -> Result<PathBuf> {
     work.push(name);
     work.push(".work");
     Ok(parent.join(work))
+}
+
+/// Refuses a workdir that somebody else laid ready under its well-known name, as anybody can in `/tmp`: who owns it has
+/// a say in what the mount shows. Whoever owns the upper has that anyway.
+fn check_owner(work: &Path, upper: &Path) -> Result<()> {
+    let found = work.symlink_metadata().with_context(|| work.display().to_string())?;
+    let owners = [rustix::process::geteuid().as_raw(), upper.metadata()?.uid()];
+    if !found.is_dir() || !owners.contains(&found.uid()) {
+        bail!("workdir {}: is no directory of yours; remove it, or name another by --work", work.display());
+    }
+    Ok(())
 }
 
 /// A directory that was made for a mount, and goes with it if the mount fails.

@@ -159,6 +159,24 @@ fn the_workdir_defaults_beside_the_upper() {
     assert!(!s.join(".upper2.work").exists());
 }
 
+/// In a directory where everybody may make things, the name of the workdir is known beforehand.
+#[test]
+fn a_workdir_that_a_stranger_laid_ready_is_refused() {
+    let s = scratch();
+    let work = s.join(".upper.work");
+    std::os::unix::fs::symlink(s.work(), &work).unwrap();
+    fails(&s, "mount --lower lower0 --upper upper mnt", &[".upper.work", "no directory of yours", "--work"]);
+    fs::remove_file(&work).unwrap();
+    fs::create_dir(&work).unwrap();
+    std::os::unix::fs::chown(&work, Some(4242), Some(4242)).unwrap();
+    fails(&s, "mount --lower lower0 --upper upper mnt", &[".upper.work", "no directory of yours"]);
+    assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
+    // Who owns both may have it both ways.
+    std::os::unix::fs::chown(s.upper(), Some(4242), Some(4242)).unwrap();
+    succeeds(&s, "mount --lower lower0 --upper upper mnt");
+    succeeds(&s, "umount mnt");
+}
+
 #[test]
 fn without_an_upper_the_mount_is_read_only() {
     let s = scratch();
