@@ -39,7 +39,7 @@ struct Fact {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let answer = match ask(&args.path, QUESTION) {
         Ok(answer) => answer,
-        Err(Errno::NOENT) => explain_absence(&args.path)?,
+        Err(errno @ (Errno::NOENT | Errno::IO | Errno::LOOP)) => explain_absence(&args.path, errno)?,
         Err(errno) if is_foreign(errno) => {
             bail!("{}: not inside a mount of lamel", args.path.display())
         }
@@ -57,9 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print(lines)
 }
 
-/// Why nothing is there: its directory's daemon knows the whiteouts.
-fn explain_absence(path: &Path) -> Result<Vec<u8>> {
-    let nothing = || Err(Errno::NOENT).with_context(|| path.display().to_string());
+/// Why nothing is there, or an error: its directory's daemon knows the whiteouts and the faults.
+fn explain_absence(path: &Path, errno: Errno) -> Result<Vec<u8>> {
+    let nothing = || Err(errno).with_context(|| path.display().to_string());
     let Some(name) = path.file_name() else { return nothing() };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut question = OsString::from(QUESTION);

@@ -28,6 +28,7 @@ fn marks_and_hidden_copies_are_named() {
     common::run_in(
         s.path(),
         "mkdir -p lower1/opaque lower0/opaque lower1/moved; setfattr -n trusted.overlay.opaque -v y lower0/opaque
+         mkdir lower0/broken lower1/broken; setfattr -n trusted.overlay.redirect -v /../x lower0/broken
          echo old > lower1/file; echo x | tee lower1/gone lower1/moved/inner; mknod lower0/gone c 0 0",
     );
     succeeds(&s, "mount -o lowerdir=lower0:lower1,upperdir=upper,workdir=work mnt");
@@ -53,6 +54,7 @@ fn marks_and_hidden_copies_are_named() {
     has("mnt/file", "mark 0 whiteout /file");
     has("mnt/moved", "mark 0 whiteout /moved");
     has("mnt/moved", &format!("hidden 2 {lower} /moved"));
+    has("mnt/broken", "fault layer 1: \"broken\": malformed redirect");
     let json: serde_json::Value = serde_json::from_str(&succeeds(&s, "explain --json mnt/file")).unwrap();
     assert_eq!(json["facts"][0]["values"], serde_json::json!(["0", "whiteout", "/file"]));
     let out = run_words(&s, "explain mnt/never");

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 use crate::backing::Backing;
-use crate::error::{Refusal, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, UpperDir, UpperFile};
 use crate::layer::Lookup;
 use crate::sys::xattr::Target;
@@ -39,6 +39,10 @@ impl Facts {
         let mut fields: Vec<&OsStr> = vec!["mark".as_ref(), layer.as_ref(), mark.as_ref()];
         fields.extend(value);
         self.add(&fields);
+    }
+
+    fn add_fault(&mut self, error: &Error) {
+        self.add(&["fault".as_ref(), error.to_string().as_ref()]);
     }
 
     /// What decides beside the object itself.
@@ -76,10 +80,13 @@ impl UnionFs {
         Ok(facts.0)
     }
 
-    /// Why there is nothing under a name: `NotFound` if no layer ever had it.
+    /// Why there is nothing under a name, or an error: `NotFound` if no layer ever had it.
     pub(crate) fn explain_absence(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Vec<u8>> {
         let mut facts = Facts::default();
-        if self.find(parent, name)?.is_none() {
+        let found = self.find(parent, name);
+        if let Err(error) = &found {
+            facts.add_fault(error);
+        } else if matches!(found, Ok(None)) {
             if let Some(dir) = self.upper_dir_opt(parent)?
                 && matches!(self.upper()?.lookup(&dir, name, false)?, Lookup::Whiteout)
             {
@@ -163,9 +170,7 @@ impl UnionFs {
                         facts.add_mark(position, "whiteout", Some(&path));
                     }
                 }
-                Err(error) => {
-                    facts.add(&["fault".as_ref(), position.to_string().as_ref(), error.to_string().as_ref()]);
-                }
+                Err(error) => facts.add_fault(&error),
             }
         }
         Ok(())
