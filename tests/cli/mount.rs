@@ -93,6 +93,17 @@ fn what_is_wrong_is_said_and_nothing_is_mounted() {
 }
 
 #[test]
+fn without_proc_it_says_what_is_missing() {
+    let s = scratch();
+    let mut command = program(&s, Path::new("unshare"));
+    let bin = Subject::lamel_bin().canonicalize().unwrap();
+    let script = format!("umount -l /proc; exec {} mount --lower lower0 mnt", bin.display());
+    command.args(["-m", "--propagation", "private", "bash", "-euc", &script]);
+    let out = run(command);
+    assert!(!out.success() && out.stderr.contains("mount /proc first"), "{}", out.stderr);
+}
+
+#[test]
 fn five_hundred_layers_and_not_one_more() {
     let s = scratch();
     let list = |n: usize| (0..n).map(|i| s.dir(format!("l/{i}")).display().to_string()).collect::<Vec<_>>().join(":");
