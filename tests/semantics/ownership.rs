@@ -190,6 +190,27 @@ fn a_fresh_upper_with_overrides_shows_the_root_of_its_layers() {
     }
 }
 
+/// Symlinks hold no `user.*` attributes. Whoever unpacks an archive changes their owners all the same.
+#[test]
+fn owners_of_symlinks_beside_overrides() {
+    for opt in ["xattr_permissions=1", "xattr_permissions=2"] {
+        let mut u = Union::with(&["ln -s nowhere low; chown -h 3:4 low; mkdir d"], &[opt]);
+        u.run("ln -s nowhere new; chown -h 0:0 new; chown -h 5:6 new; touch -h -d @9 new");
+        lchown(u.at("low"), Some(7), None).unwrap();
+        fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for dir in ["", "d"] {
+            fs::set_permissions(u.at(dir), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        as_user(STRANGER, STRANGER, &[], || std::os::unix::fs::symlink("x", u.at("d/theirs"))).unwrap();
+        for _ in 0..2 {
+            assert_eq!(owner(u.at("new")), (5, 6), "{opt}");
+            assert_eq!(owner(u.at("low")), (7, 4), "{opt}");
+            assert_eq!(owner(u.at("d/theirs")), (STRANGER, STRANGER), "{opt}");
+            u.m.remount();
+        }
+    }
+}
+
 #[test]
 fn security_xattrs_are_kept_under_an_override_name() {
     let mut u = Union::with(&["echo f > f"], &["xattr_permissions=2"]);

@@ -111,6 +111,8 @@ fn override_stat_for_one_with_a_single_id() {
         "$LAMEL mount -o lowerdir=low,upperdir=up,workdir=work,xattr_permissions=2 mnt",
         "test $(stat -c %u:%g:%a mnt/f) = 0:0:4711; cd mnt; chmod 2755 d/a; mkfifo p; cd ..",
         "test \"$(stat -c %a:%F mnt/d/a)\" = \"2755:regular file\"; test \"$(stat -c %F mnt/p)\" = fifo",
+        // As unpacking does.
+        "ln -s x mnt/s; chown -h 0:0 mnt/s; test $(stat -c %u mnt/s) = 0",
         "$LAMEL umount mnt",
     ];
     sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{StatVfs, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use crate::backing::Backing;
 use crate::error::{Refusal, Result};
@@ -201,7 +202,11 @@ impl UnionFs {
                 if let Some(mode) = change.mode {
                     attr.mode = attr.format() | (mode & 0o7777);
                 }
-                set_override(backing.target()?, key, &attr)?;
+                if attr.format() == libc::S_IFLNK {
+                    as_far_as_possible(backing.chown(uid, gid))?;
+                } else {
+                    set_override(backing.target()?, key, &attr)?;
+                }
             }
         } else {
             // chown before chmod: chown clears set-user-id bits that the mode may set.
@@ -234,6 +239,18 @@ impl UnionFs {
 
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.upper.is_some() && !self.settings.read_only { Ok(()) } else { Err(Refusal::ReadOnly.into()) }
+    }
+}
+
+/// A symlink holds no override xattr: its owner is the disk's, where that takes it, and stays what it is where not. A
+/// program that unpacks an archive must not fail over it.
+pub(crate) fn as_far_as_possible(chowned: Result<()>) -> Result<()> {
+    match chowned {
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {
+            tracing::debug!(%error, "the owner of a symlink");
+            Ok(())
+        }
+        other => other,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::attr::{Attr, set_override, times_of};
+use crate::attr::{Attr, as_far_as_possible, set_override, times_of};
 use crate::backing::Backing;
 use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
@@ -500,8 +500,13 @@ impl UnionFs {
                 set_override(target, key, attr)?;
                 backing.chmod(0o755)?;
             }
-            _ => {
-                backing.chown(attr.uid, attr.gid)?;
+            key => {
+                let chowned = backing.chown(attr.uid, attr.gid);
+                if key.is_some() {
+                    as_far_as_possible(chowned)?
+                } else {
+                    chowned?
+                }
                 self.copy_xattrs(inode, target)?;
                 if attr.format() != libc::S_IFLNK {
                     backing.chmod(attr.mode & 0o7777)?;

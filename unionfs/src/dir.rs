@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{OFlags, RenameFlags};
 
-use crate::attr::{Attr, set_override};
+use crate::attr::{Attr, as_far_as_possible, set_override};
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::file::{Opened, Register};
@@ -415,7 +415,11 @@ fn make_overridden(
     let fd = nursery.fd.as_fd();
     let (real, rdev) = match new {
         New::Dir { .. } => (New::Dir { mode: 0o755 }, 0),
-        New::Symlink { .. } => return new.make(fd, name),
+        New::Symlink { .. } => {
+            let made = new.make(fd, name)?;
+            as_far_as_possible(at::chown(fd, name, Some(caller.uid), Some(caller.gid)))?;
+            return Ok(made);
+        }
         New::File { .. } => (New::File { mode: 0o755 }, 0),
         New::Node { rdev, .. } => (New::File { mode: 0o755 }, rdev),
     };
