@@ -18,7 +18,7 @@ use crate::layer::Content;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, copy, credentials};
 use crate::union::{Counters, UnionFs};
-use crate::xattr::copies_up;
+use crate::xattr::copied_as;
 
 /// How much of an object a change needs in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -520,14 +520,13 @@ impl UnionFs {
         self.with_backing(inode, |from| {
             let names = from.xattr_names()?;
             for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-                if !copies_up(name, self.owners.override_key()) {
-                    continue;
-                }
-                let name = OsStr::from_bytes(name);
-                let Some(value) = from.xattr(name)? else {
+                let Some(copied) = copied_as(from, name, self.owners.override_key())? else {
                     continue;
                 };
-                match xattr::set(to, name, &value, 0) {
+                let Some(value) = from.xattr(OsStr::from_bytes(name))? else {
+                    continue;
+                };
+                match xattr::set(to, &copied, &value, 0) {
                     // Not carried by the upper's filesystem, or not ours to set.
                     Err(error) if matches!(error.errno(), Errno::OPNOTSUPP | Errno::PERM) => {
                         tracing::debug!(%error, "attribute not copied up");

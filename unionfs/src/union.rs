@@ -206,7 +206,8 @@ impl UnionFs {
             name_max,
             static_nlink: options.static_nlink,
             fsync: options.fsync && !options.volatile,
-            acl: options.acl,
+            // An ACL and the mode on disk go together; the mode shown is elsewhere then.
+            acl: options.acl && owners.override_key().is_none(),
             xattr: options.xattr,
             noatime: options.flags.atime == crate::options::Atime::NoAtime,
             writeback: options.writeback,

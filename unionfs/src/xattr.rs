@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
+use crate::backing::Backing;
 use crate::error::{Refusal, Result};
 use crate::inode::Inode;
 use crate::ownership::OVERRIDE_CONTAINERS;
@@ -71,6 +72,39 @@ fn to_user<'a>(name: &'a [u8], override_key: Option<&str>) -> Option<Cow<'a, [u8
     Some(Cow::Borrowed(name))
 }
 
+/// The value of a user's attribute `name`, which the upper keeps as `on_disk`. A layer that was not made for override
+/// xattrs keeps `security.*` under its own name.
+fn value(backing: &Backing<'_>, name: &OsStr, on_disk: &OsStr) -> Result<Option<Vec<u8>>> {
+    let value = backing.xattr(on_disk)?;
+    if value.is_none() && name != on_disk && is_security(name.as_bytes()) && matches!(backing, Backing::Lower { .. }) {
+        return backing.xattr(name);
+    }
+    Ok(value)
+}
+
+fn is_security(name: &[u8]) -> bool {
+    name.starts_with(b"security.")
+}
+
+/// The name under which a copy-up writes a lower's attribute; `None`: it does not go along.
+pub(crate) fn copied_as<'a>(
+    from: &Backing<'_>,
+    name: &'a [u8],
+    override_key: Option<&str>,
+) -> Result<Option<Cow<'a, OsStr>>> {
+    if !copies_up(name, override_key) {
+        return Ok(None);
+    }
+    let name = OsStr::from_bytes(name);
+    if override_key != Some(OVERRIDE_CONTAINERS) || !is_security(name.as_bytes()) {
+        return Ok(Some(Cow::Borrowed(name)));
+    }
+    let kept = to_disk(name, override_key)?;
+    // What the disk itself wants to say of a file of the upper stays with that; what is kept beside it is copied anyway.
+    let wanted = matches!(from, Backing::Lower { .. }) && from.xattr(&kept)?.is_none();
+    Ok(wanted.then_some(kept))
+}
+
 /// Whether an attribute on disk goes along with a copy-up: all but the marks.
 pub(crate) fn copies_up(name: &[u8], override_key: Option<&str>) -> bool {
     if override_key.is_some_and(|key| key.as_bytes() == name) {
@@ -87,10 +121,10 @@ impl UnionFs {
             return self.status(inode, question, caller);
         }
         self.check_carried(name)?;
-        let Ok(name) = to_disk(name, self.owners.override_key()) else {
+        let Ok(on_disk) = to_disk(name, self.owners.override_key()) else {
             return Err(Refusal::NoAttribute.into());
         };
-        self.with_backing(inode, |backing| backing.xattr(&name))?.ok_or_else(|| Refusal::NoAttribute.into())
+        self.with_backing(inode, |backing| value(backing, name, &on_disk))?.ok_or_else(|| Refusal::NoAttribute.into())
     }
 
     /// All names, NUL-terminated.
@@ -98,10 +132,19 @@ impl UnionFs {
         if !self.settings.xattr {
             return Err(Refusal::Unsupported.into());
         }
-        let on_disk = self.with_backing(inode, |backing| backing.xattr_names())?;
+        let key = self.owners.override_key();
+        let (on_disk, lower) =
+            self.with_backing(inode, |backing| Ok((backing.xattr_names()?, matches!(backing, Backing::Lower { .. }))))?;
         let mut shown = Vec::with_capacity(on_disk.len());
-        for name in on_disk.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            if let Some(name) = to_user(name, self.owners.override_key())
+        let names = || on_disk.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        for name in names() {
+            if key == Some(OVERRIDE_CONTAINERS) && is_security(name) {
+                let kept = to_disk(OsStr::from_bytes(name), key)?;
+                if !lower || names().any(|other| other == kept.as_bytes()) {
+                    continue;
+                }
+            }
+            if let Some(name) = to_user(name, key)
                 && (self.settings.acl || !name.starts_with(ACL_PREFIX))
             {
                 shown.extend_from_slice(&name);
@@ -112,9 +155,10 @@ impl UnionFs {
     }
 
     /// Sets a value; `flags` are those of setxattr(2).
-    pub(crate) fn setxattr(&self, inode: &Arc<Inode>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub(crate) fn setxattr(&self, inode: &Arc<Inode>, name: &OsStr, new: &[u8], flags: i32) -> Result<()> {
         self.check_writable()?;
         self.check_carried(name)?;
+        let shown = name;
         let name = to_disk(name, self.owners.override_key())?;
         if name.as_bytes() == OVERRIDE_CONTAINERS.as_bytes()
             && self.upper()?.markers.namespace != Some(Namespace::Trusted)
@@ -124,22 +168,23 @@ impl UnionFs {
         }
         if flags != 0 {
             // Answered from where the value is now, so that a refusal copies nothing up.
-            let present = self.with_backing(inode, |backing| backing.xattr(&name))?.is_some();
+            let present = self.with_backing(inode, |backing| value(backing, shown, &name))?.is_some();
             match flags {
                 libc::XATTR_CREATE if present => return Err(Refusal::Exists.into()),
                 libc::XATTR_REPLACE if !present => return Err(Refusal::NoAttribute.into()),
                 _ => {}
             }
         }
-        self.change(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
+        self.change(inode, |backing| xattr::set(backing.target()?, &name, new, flags))
     }
 
     /// Removes a value.
     pub(crate) fn removexattr(&self, inode: &Arc<Inode>, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         self.check_carried(name)?;
+        let shown = name;
         let name = to_disk(name, self.owners.override_key())?;
-        if self.with_backing(inode, |backing| backing.xattr(&name))?.is_none() {
+        if self.with_backing(inode, |backing| value(backing, shown, &name))?.is_none() {
             return Err(Refusal::NoAttribute.into());
         }
         self.change(inode, |backing| xattr::remove(backing.target()?, &name))
