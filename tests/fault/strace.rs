@@ -210,7 +210,6 @@ impl Drop for Tracer {
     }
 }
 
-/// The points in a log of `strace -f -o`: a line is `PID call(arguments…`.
 /// A call as strace takes it; one that is too new for it has a number for a name.
 fn number(call: &str) -> String {
     match call.strip_prefix("syscall_0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
@@ -219,6 +218,7 @@ fn number(call: &str) -> String {
     }
 }
 
+/// The points in a log of `strace -f -o`: a line is `PID call(arguments…`.
 fn points(log: &str) -> Vec<Point> {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut out: Vec<Point> = Vec::new();

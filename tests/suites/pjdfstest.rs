@@ -41,6 +41,12 @@ fn pjdfstest_in_the_plain_format() {
     same_as_native(&["redirect_dir=off", "metacopy=off", "index=off"]);
 }
 
+#[test]
+fn pjdfstest_with_owners_in_xattrs() {
+    // What podman's mounts have where `force_mask` is set.
+    same_as_native(&["redirect_dir=off", "metacopy=off", "xattr_permissions=2"]);
+}
+
 /// The suite's `open::etxtbsy` failed once in thirty runs: the program died of the truncation that was then refused.
 #[test]
 fn a_running_program_is_not_truncated_by_a_reader() {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{StatVfs, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use crate::backing::Backing;
 use crate::error::{Refusal, Result};
@@ -203,7 +204,11 @@ impl UnionFs {
                     // As the filesystem does it where owners are its own.
                     attr.mode = without_setid(attr.mode);
                 }
-                set_override(backing.target()?, key, &attr)?;
+                if attr.format() == libc::S_IFLNK {
+                    as_far_as_possible(backing.chown(uid, gid))?;
+                } else {
+                    set_override(backing.target()?, key, &attr)?;
+                }
             }
         } else {
             // chown before chmod: chown clears set-user-id bits that the mode may set.
@@ -244,6 +249,18 @@ impl UnionFs {
 fn without_setid(mode: u32) -> u32 {
     let gone = if mode & libc::S_IXGRP == 0 { libc::S_ISUID } else { libc::S_ISUID | libc::S_ISGID };
     mode & !gone
+}
+
+/// A symlink holds no override xattr: its owner is the disk's, where that takes it, and stays what it is where not. A
+/// program that unpacks an archive must not fail over it.
+pub(crate) fn as_far_as_possible(chowned: Result<()>) -> Result<()> {
+    match chowned {
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {
+            tracing::debug!(%error, "the owner of a symlink");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Records owner, mode and type in the override xattr.

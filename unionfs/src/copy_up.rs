@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::attr::{Attr, modified_now, set_override, times_of};
+use crate::attr::{Attr, as_far_as_possible, modified_now, set_override, times_of};
 use crate::backing::Backing;
 use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
@@ -19,7 +19,7 @@ use crate::options::Io;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, copy, credentials};
 use crate::union::{Counters, UnionFs};
-use crate::xattr::copies_up;
+use crate::xattr::copied_as;
 
 /// How much of an object a change needs in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -518,8 +518,13 @@ impl UnionFs {
                 set_override(target, key, attr)?;
                 backing.chmod(0o755)?;
             }
-            _ => {
-                backing.chown(attr.uid, attr.gid)?;
+            key => {
+                let chowned = backing.chown(attr.uid, attr.gid);
+                if key.is_some() {
+                    as_far_as_possible(chowned)?
+                } else {
+                    chowned?
+                }
                 self.copy_xattrs(inode, target)?;
                 if attr.format() != libc::S_IFLNK {
                     backing.chmod(attr.mode & 0o7777)?;
@@ -533,14 +538,13 @@ impl UnionFs {
         self.with_backing(inode, |from| {
             let names = from.xattr_names()?;
             for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-                if !copies_up(name, self.owners.override_key()) {
-                    continue;
-                }
-                let name = OsStr::from_bytes(name);
-                let Some(value) = from.xattr(name)? else {
+                let Some(copied) = copied_as(from, name, self.owners.override_key())? else {
                     continue;
                 };
-                match xattr::set(to, name, &value, 0) {
+                let Some(value) = from.xattr(OsStr::from_bytes(name))? else {
+                    continue;
+                };
+                match xattr::set(to, &copied, &value, 0) {
                     // Not carried by the upper's filesystem, or not ours to set.
                     Err(error) if matches!(error.errno(), Errno::OPNOTSUPP | Errno::PERM) => {
                         tracing::debug!(%error, "attribute not copied up");

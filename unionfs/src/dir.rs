@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::attr::{Attr, set_override};
+use crate::attr::{Attr, as_far_as_possible, set_override};
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::file::{NewHandle, Register};
@@ -431,9 +431,17 @@ fn make_overridden(
 ) -> Result<Option<OwnedFd>> {
     credentials::set_umask(0);
     let fd = nursery.fd.as_fd();
+    let above = xattr::get(Target::At(parent.as_fd(), OsStr::new(".")), OsStr::new(key))?
+        .and_then(|value| crate::ownership::parse_override(&value))
+        .filter(|above| above.permissions & libc::S_ISGID != 0);
+    let gid = above.map_or(caller.gid, |above| above.gid);
     let (real, rdev) = match new {
         New::Dir { .. } => (New::Dir { mode: 0o755 }, 0),
-        New::Symlink { .. } => return new.make(fd, name),
+        New::Symlink { .. } => {
+            let made = new.make(fd, name)?;
+            as_far_as_possible(at::chown(fd, name, Some(caller.uid), Some(gid)))?;
+            return Ok(made);
+        }
         New::File { .. } => (New::File { mode: 0o755 }, 0),
         New::Node { rdev, .. } => (New::File { mode: 0o755 }, rdev),
     };
@@ -441,15 +449,9 @@ fn make_overridden(
     let mut attr = Attr::from(&at::stat(fd, name)?);
     let mut mode = new.mode() & !caller.umask;
     attr.uid = caller.uid;
-    attr.gid = caller.gid;
-    if let Some(value) = xattr::get(Target::At(parent.as_fd(), OsStr::new(".")), OsStr::new(key))?
-        && let Some(above) = crate::ownership::parse_override(&value)
-        && above.permissions & libc::S_ISGID != 0
-    {
-        attr.gid = above.gid;
-        if new.is_dir() {
-            mode |= libc::S_ISGID;
-        }
+    attr.gid = gid;
+    if above.is_some() && new.is_dir() {
+        mode |= libc::S_ISGID;
     }
     attr.mode = mode;
     attr.rdev = rdev;
@@ -479,7 +481,9 @@ impl<'a> Nursery<'a> {
             at::chown(fd.as_fd(), itself, None, Some(stat.st_gid))?;
             at::chmod(fd.as_fd(), itself, 0o2700)?;
         }
-        if let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))? {
+        if upper.override_key.is_none()
+            && let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))?
+        {
             xattr::set(Target::At(fd.as_fd(), itself), OsStr::new(DEFAULT_ACL), &acl, 0)?;
         }
         Ok(Self { fd, _staged: staged })

@@ -32,6 +32,7 @@ mod backing;
 mod copy_up;
 mod crew;
 mod dir;
+mod explain;
 mod fd_cache;
 mod file;
 mod handle;

@@ -162,6 +162,9 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     let mut flags = options.flags.clone();
     flags.read_only |= options.upper.is_none();
     let (connection, place) = attach(mountpoint, path, &flags)?;
+    if let Some(device) = place.device {
+        union.mounted_as(rustix::fs::makedev(device.major, device.minor));
+    }
     let threads = options.threads.unwrap_or(cpus().max(MIN_THREADS));
     let mut config = fuser::Config::default();
     config.n_threads = Some(threads);

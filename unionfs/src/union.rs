@@ -12,7 +12,7 @@ use crate::fd_cache::FdCache;
 use crate::handle::{Handles, Opened};
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
-use crate::layer::{DirLayer, Layer, MAX_LOWERS};
+use crate::layer::{DirLayer, Layer, MAX_LOWERS, OwnDevice};
 use crate::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
 use crate::readdir::Listings;
@@ -109,6 +109,7 @@ pub struct UnionFs {
     pub(crate) opened: FdCache<Opened>,
     pub(crate) listings: Listings,
     pub(crate) counters: Counters,
+    own: Arc<OwnDevice>,
 }
 
 impl UnionFs {
@@ -133,8 +134,9 @@ impl UnionFs {
             return Err(OpenError::TooManyLowers(count));
         }
         let owners = Owners::new(&options.ownership);
+        let own = Arc::new(OwnDevice::default());
         let upper = match (&options.upper, &options.work) {
-            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key())?),
+            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key(), &own)?),
             (Some(_), None) => return Err(OpenError::NoWork),
             (None, _) => None,
         };
@@ -146,16 +148,23 @@ impl UnionFs {
         let cache = Arc::new(FdCache::new(lower_fds));
         let mut lowers: Vec<Arc<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
+            if let Some(upper) = &upper {
+                upper.refuse_inside(path)?;
+            }
             lowers.push(Arc::new(DirLayer::open(
                 path,
                 position + 1,
                 &markers,
                 believed_overrides(&markers, options),
                 &cache,
+                &own,
             )?));
         }
         lowers.extend_from_slice(below);
-        Self::assemble(options, owners, upper, lowers, upper_fds)
+        if let Some(upper) = &upper {
+            upper.override_root(&lowers)?;
+        }
+        Self::assemble(options, owners, upper, lowers, upper_fds, own)
     }
 
     fn assemble(
@@ -164,6 +173,7 @@ impl UnionFs {
         upper: Option<Upper>,
         lowers: Vec<Arc<dyn Layer>>,
         fds: usize,
+        own: Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let mut devices = Vec::new();
         let mut upper_marks = crate::whiteout::Marks::default();
@@ -200,7 +210,8 @@ impl UnionFs {
             name_max,
             static_nlink: options.static_nlink,
             fsync: options.fsync && !options.volatile,
-            acl: options.acl,
+            // An ACL and the mode on disk go together; the mode shown is elsewhere then.
+            acl: options.acl && owners.override_key().is_none(),
             xattr: options.xattr,
             noatime: options.flags.atime == crate::options::Atime::NoAtime,
             io: match options.io {
@@ -224,7 +235,13 @@ impl UnionFs {
             opened: FdCache::new(fds / 4),
             listings: Listings::default(),
             counters: Counters::default(),
+            own,
         })
+    }
+
+    /// The union is mounted as this device: where a layer leads back into it, nobody goes.
+    pub(crate) fn mounted_as(&self, device: u64) {
+        self.own.set(device);
     }
 
     /// The lower layer at a position, 0 being the top one.
@@ -280,21 +297,26 @@ impl UnionFs {
         }
     }
 
-    /// The stack, one path a line, for [`crate::xattr`].
+    /// The stack, one path a line, for [`crate::xattr`]. A line `fd` holds the number of the descriptor of the
+    /// directory before it, whose path the mount itself may cover.
     pub(crate) fn stack_listing(&self) -> OsString {
+        use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
         let mut text = OsString::new();
-        let mut line = |role: &str, path: &std::path::Path| {
+        let mut line = |role: &str, path: &std::path::Path, fd: Option<BorrowedFd<'_>>| {
             text.push(role);
             text.push("\t");
             text.push(path);
             text.push("\n");
+            if let Some(fd) = fd {
+                text.push(format!("fd\t{}\n", fd.as_raw_fd()));
+            }
         };
         if let Some(upper) = &self.upper {
-            line("upper", &upper.path);
-            line("work", &upper.work_path);
+            line("upper", &upper.path, Some(upper.root.as_fd()));
+            line("work", &upper.work_path, None);
         }
         for lower in &self.lowers {
-            line("lower", lower.source());
+            line("lower", lower.source(), lower.directory());
         }
         text
     }
