@@ -107,7 +107,13 @@ impl Union {
 /// and resulting trees are the same, also after a remount.
 #[track_caller]
 pub fn as_native<T: PartialEq + Debug>(fill: &str, act: impl Fn(&Path) -> T) {
-    let u = Union::new(fill);
+    as_native_with(fill, &[], act);
+}
+
+/// The same with more options.
+#[track_caller]
+pub fn as_native_with<T: PartialEq + Debug>(fill: &str, opts: &[&str], act: impl Fn(&Path) -> T) {
+    let u = Union::with(&[fill], opts);
     // Other users are let in, also with owners and modes in xattrs (`LAMEL_OPTS=xattr_permissions=2`).
     for dir in [u.s.path(), u.root()] {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();

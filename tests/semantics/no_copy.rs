@@ -16,6 +16,10 @@ const BIG: usize = 32 << 20;
 
 /// A big lower file `big`, its twin `big2` and a directory of both under an upper that has no room for them.
 fn cramped() -> Union {
+    cramped_with(&[])
+}
+
+fn cramped_with(opts: &[&str]) -> Union {
     let s = Scratch::new();
     let low = s.lower(0);
     write_pattern(low.join("big"), BIG);
@@ -24,7 +28,7 @@ fn cramped() -> Union {
     fs::create_dir(small.join("upper")).unwrap();
     fs::create_dir(small.join("work")).unwrap();
     let stack =
-        Stack { lowers: vec![low], upper: Some((small.join("upper"), small.join("work"))), mnt: s.mnt(), opts: vec![] };
+        Stack { lowers: vec![low], upper: Some((small.join("upper"), small.join("work"))), mnt: s.mnt(), opts: opts.iter().map(|&opt| opt.to_owned()).collect() };
     let m = subject().mount_stack(stack);
     Union { m, s }
 }
@@ -136,7 +140,7 @@ fn reading_copies_nothing() {
 
 #[test]
 fn a_copy_that_does_not_fit_changes_nothing() {
-    let mut u = cramped();
+    let mut u = cramped_with(&["writeback=0"]);
     let e = File::options().write(true).open(u.at("big")).and_then(|f| f.write_at(b"x", 0)).unwrap_err();
     assert_eq!(errno(e), rustix::io::Errno::NOSPC);
     u.assert_nothing_copied();

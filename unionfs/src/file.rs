@@ -103,14 +103,8 @@ impl UnionFs {
         }
         let seen = version(inode);
         // O_RDONLY | O_TRUNC truncates too.
-        let mut own = self.open_flags(write || truncate);
-        let mut content = self.open_data(inode, own);
-        // Some files may be opened for nothing else.
-        if flags.contains(OFlags::APPEND) && content.as_ref().is_err_and(|error| error.errno() == Errno::PERM) {
-            own |= OFlags::APPEND;
-            content = self.open_data(inode, own);
-        }
-        let content = content?;
+        let own = self.open_flags(write || truncate);
+        let content = self.open_data(inode, own)?;
         if truncate {
             if unprivileged {
                 self.drop_setid(inode)?;
@@ -255,7 +249,8 @@ impl UnionFs {
     pub(crate) fn write(&self, file: FileId, offset: u64, data: &[u8], times: WriteTimes) -> Result<u32> {
         let content = match self.data(file, Want::Write) {
             Ok((_, content)) => content,
-            Err(error) if error.errno() == Errno::PERM => self.append_only(file, offset)?,
+            // Pages that the kernel kept are written as a whole, which is no appending.
+            Err(error) if error.errno() == Errno::PERM && times == WriteTimes::Now => self.append_only(file, offset)?,
             Err(error) => return Err(error),
         };
         let file = as_file(&content)?;
