@@ -41,7 +41,22 @@ fn failing_calls_second_half() {
     });
 }
 
+/// Takes the calls of Linux 6.13 for extended attributes from what this thread starts: Debian 12's strace, which does the
+/// injecting, does not know them. Their older forms, which follow them, fail at the same points.
+fn without_new_calls() {
+    let numbers = 463..=466;
+    let filter = seccompiler::SeccompFilter::new(
+        numbers.map(|number| (number, Vec::new())).collect(),
+        seccompiler::SeccompAction::Allow,
+        seccompiler::SeccompAction::Errno(rustix::io::Errno::NOSYS.raw_os_error().cast_unsigned()),
+        std::env::consts::ARCH.try_into().expect("an architecture of seccomp"),
+    );
+    let program: seccompiler::BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+    seccompiler::apply_filter(&program).expect("seccomp");
+}
+
 fn killed_at_every_call(transactions: impl Iterator<Item = &'static Transaction>) {
+    without_new_calls();
     let rig = Rig::in_memory();
     let mut all = Verdict::default();
     for transaction in transactions {
@@ -93,6 +108,7 @@ fn killed_at_every_call(transactions: impl Iterator<Item = &'static Transaction>
 }
 
 fn failing_calls(transactions: impl Iterator<Item = &'static Transaction>) {
+    without_new_calls();
     let rig = Rig::in_memory();
     let mut all = Verdict::default();
     for transaction in transactions {

@@ -27,8 +27,12 @@ fn cramped_with(opts: &[&str]) -> Union {
     let small = tmpfs(&s, "small", "4m");
     fs::create_dir(small.join("upper")).unwrap();
     fs::create_dir(small.join("work")).unwrap();
-    let stack =
-        Stack { lowers: vec![low], upper: Some((small.join("upper"), small.join("work"))), mnt: s.mnt(), opts: opts.iter().map(|&opt| opt.to_owned()).collect() };
+    let stack = Stack {
+        lowers: vec![low],
+        upper: Some((small.join("upper"), small.join("work"))),
+        mnt: s.mnt(),
+        opts: opts.iter().map(|&opt| opt.to_owned()).collect(),
+    };
     let m = subject().mount_stack(stack);
     Union { m, s }
 }
