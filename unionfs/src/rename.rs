@@ -103,13 +103,19 @@ impl UnionFs {
         }
         let (moving, replaced) = (Arc::clone(&source.1), target.as_ref().map(|(_, inode)| Arc::clone(inode)));
         let _transactions = lock_both(&moving, replaced.as_ref());
-        // What is copied up now has another place on disk.
-        let again = |end: (&Arc<Inode>, &OsStr)| self.find(end.0, end.1);
-        let source = (again(from)?.ok_or(Refusal::NotFound)?, source.1);
-        let target = match (again(to)?, target) {
-            (Some(found), Some((_, inode))) => Some((found, inode)),
-            (None, None) => None,
-            _ => return Err(Refusal::NotFound.into()),
+        // What is copied up now has another place on disk. (The names stay what they are: the kernel holds both parents.)
+        let settled = |(found, inode): &(Found, Arc<Inode>)| found.named_in_upper() && inode.is_pure_upper();
+        let (source, target) = if settled(&source) && target.as_ref().is_none_or(settled) {
+            (source, target)
+        } else {
+            let again = |end: (&Arc<Inode>, &OsStr)| self.find(end.0, end.1);
+            let source = (again(from)?.ok_or(Refusal::NotFound)?, source.1);
+            let target = match (again(to)?, target) {
+                (Some(found), Some((_, inode))) => Some((found, inode)),
+                (None, None) => None,
+                _ => return Err(Refusal::NotFound.into()),
+            };
+            (source, target)
         };
         let from = self.end(from, Some(source))?;
         let to = self.end(to, target)?;

@@ -201,7 +201,8 @@ impl UnionFs {
             impure: upper_marks.impure,
             lowers: parts.into(),
         }));
-        let root = Arc::new(Inode::new(ROOT_INO, false, State { link: None, body: root }));
+        let bare = upper_marks.bare && owners.override_key().is_none();
+        let root = Arc::new(Inode::new(ROOT_INO, bare, State { link: None, body: root }));
         let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) { 255 } else { 251 };
         let settings = Settings {
             redirect_dir: options.redirect_dir,

@@ -79,7 +79,8 @@ pub(crate) fn create(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags, mode: u32
 
 /// Has reads of an open file leave its access time alone, where that is permitted.
 pub(crate) fn set_noatime(fd: BorrowedFd<'_>) {
-    if let Err(errno) = fs::fcntl_getfl(fd).and_then(|flags| fs::fcntl_setfl(fd, flags | OFlags::NOATIME)) {
+    // Of the flags that can be set no other was.
+    if let Err(errno) = fs::fcntl_setfl(fd, OFlags::NOATIME) {
         tracing::debug!(%errno, "O_NOATIME");
     }
 }
@@ -161,8 +162,14 @@ pub(crate) fn rename(
 
 /// Permission bits of an object that is no symlink.
 pub(crate) fn chmod(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
-    let object = open_path(dir, name)?;
-    fchmod_path(object.as_fd(), mode)
+    match super::fchmodat2::fchmodat2(dir, name, mode) {
+        // Before Linux 6.6, or unknown to a filter of system calls: through a descriptor of the object.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+            let object = open_path(dir, name)?;
+            fchmod_path(object.as_fd(), mode)
+        }
+        done => done.map_err(|errno| Error::call("fchmodat2", name, errno)),
+    }
 }
 
 /// Permission bits of an open file.

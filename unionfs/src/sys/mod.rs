@@ -6,6 +6,7 @@ pub(crate) mod at;
 pub(crate) mod copy;
 pub(crate) mod credentials;
 pub(crate) mod durable;
+mod fchmodat2;
 pub(crate) mod handle;
 pub(crate) mod ioctl;
 pub(crate) mod memory;
