@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod platform;
 pub mod reference;
 pub mod stack;
+pub mod store;
 
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
@@ -19,3 +20,4 @@ mod tar;
 
 pub use digest::Digest;
 pub use layer::IndexedLayer;
+pub use store::Store;
