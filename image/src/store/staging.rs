@@ -94,7 +94,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
 impl Drop for Staging {
     fn drop(&mut self) {
         // What cannot be removed now, the next process removes.
-        remove_tree(&self.dir).ok();
+        remove(&self.dir).ok();
     }
 }
 
@@ -109,6 +109,21 @@ pub(super) fn publish_dir(path: &Path, place: &Path) -> Result<()> {
         Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
         renamed => renamed.map_err(at("rename to", place)),
     }
+}
+
+/// Removes a staging directory whose lock is held. The lock goes last: what has none is empty, or the next sweeper would
+/// have to leave it.
+fn remove(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else if entry.file_name() != LOCK {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(dir.join(LOCK))?;
+    fs::remove_dir(dir)
 }
 
 /// Removes a directory, also where the upper layer of a mount in it has directories that its owner may not change.
@@ -142,11 +157,10 @@ pub(super) fn sweep(tmp: &Path) {
         match lock {
             Ok(lock) => {
                 if lock::try_lock(&lock, Mode::Exclusive).is_ok_and(|taken| taken) {
-                    remove_tree(&dir).ok();
+                    remove(&dir).ok();
                 }
             }
-            // Killed before it had a lock, or after its lock was removed; one that is just being made is tried again
-            // by its maker.
+            // Killed before it had a lock, or after its lock was removed; who is just making one tries again.
             Err(error) if error.kind() == ErrorKind::NotFound => drop(fs::remove_dir(&dir)),
             Err(_) => {}
         }
