@@ -34,6 +34,7 @@ fn images_are_listed_named_and_removed() {
     assert_eq!(place.run("lamel history repo/a:1 --format '{{.Comment}}'"), "made");
     assert!(place.fails("lamel import tree.tar -c 'RUN x'").contains("WORKDIR"));
     assert!(place.fails("lamel import /etc/passwd").contains("tar"));
+    assert!(place.fails(&format!("lamel load -i {}/oci --tag x", images().display())).contains("3 images"));
     // Removing.
     assert!(place.fails(&format!("lamel rmi {id}")).contains("3 names"));
     assert!(place.fails("lamel rmi missing").contains("no image \"missing\""));

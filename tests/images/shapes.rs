@@ -161,3 +161,19 @@ fn engines_load_what_is_saved() {
         assert_eq!(identity(&place, &format!("from-{format}"), "repo/tree:1").0, id, "{format}");
     }
 }
+
+#[test]
+fn memory_does_not_grow_with_layers() {
+    let place = Place::new();
+    let bounded = "prlimit --data=48000000";
+    place.run(&format!(
+        "truncate -s 400M big && tar -cf - big | gzip -1 | {bounded} lamel import - big:1 > /dev/null
+         {bounded} lamel save big:1 | zstd -q | {bounded} lamel load > /dev/null
+         {bounded} lamel verify
+         lamel mount big:1 mnt && cmp big mnt/big"
+    ));
+    // What is mapped of the tar is the page cache's, which the kernel takes back.
+    let daemon = "/proc/$(getfattr --only-values -n system.lamel.pid mnt)/status";
+    let kilobytes = place.run(&format!("awk '/^RssAnon/ {{print $2}}' {daemon} && lamel umount mnt"));
+    assert!(kilobytes.parse::<u64>().unwrap() < 65_536, "{kilobytes} kB");
+}
