@@ -55,7 +55,7 @@ fn an_image_takes_changes_above_it() {
     // Read-only by default; a program of the image runs.
     place.run("lamel mount small mnt && ! touch mnt/x 2>/dev/null && test $(chroot mnt /bin/sh -c 'echo ran') = ran");
     assert!(place.run("findmnt -no OPTIONS,SOURCE mnt").contains("nosuid,nodev"));
-    assert_eq!(place.run("findmnt -no SOURCE mnt"), "small");
+    assert_eq!(place.run("findmnt -no SOURCE mnt"), "localhost/small:latest");
     place.run("lamel umount mnt");
     // Kept.
     place.run("mkdir up && lamel mount small mnt --upper up && echo new > mnt/etc/new && rm mnt/special/one && lamel umount mnt");

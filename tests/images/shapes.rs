@@ -102,6 +102,11 @@ fn what_is_saved_others_read_and_layers_are_byte_equal() {
     assert_eq!(format!("sha256:{}", id("oci:store:docker.io/repo/small:1")), wanted.0);
     assert!(place.run("umoci list --layout store").contains("docker.io/repo/small:1"));
     place.run("umoci unpack --image store:docker.io/repo/small:1 bundle && test -u bundle/rootfs/special/suid");
+    // And what others write into a layout is mounted.
+    place.run(&format!(
+        "skopeo copy -q oci:{}/oci:small oci:theirs:x && lamel mount --root theirs x mnt && cat mnt/special/later && lamel umount mnt",
+        images.display()
+    ));
     place.run(
         "lamel save -o oci.tar repo/small:1 other:2 && lamel save -o docker.tar --format docker-archive repo/small:1
          lamel save -o dir --format oci-dir small && lamel save small > piped.tar",
