@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-    acl attr btrfs-progs buildah busybox-static catatonit e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
+    acl attr btrfs-progs buildah busybox-static bzip2 catatonit e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
     libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman python3 rsync runc
-    skopeo sqlite3 strace uidmap util-linux xfsprogs
+    skopeo sqlite3 strace uidmap umoci util-linux xfsprogs xz-utils zstd
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 
@@ -43,7 +43,10 @@ for target in "${targets[@]}"; do
     printf '\n== %s\n' "$target"
     start=$SECONDS
     case $target in
-        unit) cargo test --locked --workspace --lib --bins || failed+=("$target") ;;
+        unit)
+            cargo test --locked --workspace --lib --bins || failed+=("$target")
+            cargo test --locked -p lamel-image --tests || failed+=(image)
+            ;;
         *) cargo test --locked -p lamel-cli --test "$target" || failed+=("$target") ;;
     esac
     printf '== %s: %d s\n' "$target" $((SECONDS - start))

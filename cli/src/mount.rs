@@ -6,14 +6,21 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use lamel_image::platform::Platform;
+use lamel_image::reference::Reference;
+use lamel_image::store::{Image, Named, Store};
 use lamel_unionfs::Options;
 use lamel_unionfs::options::Dialect;
 
-use crate::launch::{launch, warn};
+use crate::image::{self, StoreArgs};
+use crate::launch::{Below, launch, launch_over, warn};
 use crate::log::LogArgs;
 
-/// Mount a stack of directories; returns once the mount works
+/// Mount an image, a stack of directories, or both; returns once the mount works
+///
+/// An image is mounted as it lies in the store: nothing is unpacked. Set-user-id programs and
+/// device nodes of an image work where -o suid and -o dev say so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Options of -o, as kernel overlayfs has them:
@@ -27,33 +34,55 @@ and besides:
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
   fsname=NAME  subtype=NAME  context=\"…\"
 
-Example:
+Examples:
+  lamel mount debian:12 /mnt
+  lamel mount debian:12 /mnt --upper /tmp/changes
   lamel mount --lower /usr --upper /tmp/changes /mnt")]
 pub(crate) struct Args {
     /// Mount options between commas
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<OsString>,
-    /// A read-only layer; the first one given is the top
+    /// A read-only layer; the first one given is the top, and an image lies below all of them
     #[arg(long, value_name = "DIR")]
     lower: Vec<PathBuf>,
     /// The layer that takes the changes; without it the mount is read-only
     #[arg(long, value_name = "DIR")]
     upper: Option<PathBuf>,
+    /// Take changes, and forget them when the image is unmounted
+    #[arg(long, conflicts_with = "upper")]
+    rw: bool,
     /// An empty directory on the upper's filesystem [default: .NAME.work beside the upper]
     #[arg(long, value_name = "DIR", requires = "upper")]
     work: Option<PathBuf>,
     /// Stay in the foreground until unmounted
     #[arg(short, long)]
     foreground: bool,
-    /// The directory to mount on
-    mountpoint: PathBuf,
+    /// Of an image for several platforms, the one for this [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A name or an id of an image, and the directory to mount on; or the directory alone
+    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "MOUNTPOINT"])]
+    places: Vec<OsString>,
 }
 
 /// Mounts.
-pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
-    let mut options = Options::new(args.mountpoint);
+pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
+    let mountpoint = args.places.pop().context("no mountpoint")?;
+    let image = match args.places.pop() {
+        Some(name) => Some(Found::new(name, &args)?),
+        None if args.rw => bail!("--rw is for images; name an upper layer by --upper"),
+        None => None,
+    };
+    let mut options = Options::new(mountpoint);
     // As every mount that root makes; default_permissions guards it.
     options.flags.allow_other = rustix::process::geteuid().is_root();
+    if let Some(found) = &image {
+        // Whoever made it must not become root here, nor reach a disk.
+        (options.flags.suid, options.flags.dev) = (false, false);
+        options.flags.fsname = found.name();
+    }
     for text in &args.options {
         options.parse(Dialect::Overlay, text)?;
     }
@@ -82,11 +111,50 @@ pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
     if options.upper.is_some() && (options.volatile || !options.fsync) {
         warn("nothing is synced (volatile, fsync=0): a crash of this machine may lose the upper layer");
     }
-    launch(options, args.foreground, log)?;
+    match image {
+        Some(_) if args.rw && options.upper.is_some() => bail!("--rw and an upper layer exclude each other"),
+        Some(found) => launch_over(options, move |options| found.open(args.rw, options), args.foreground, log)?,
+        None => launch(options, args.foreground, log)?,
+    }
     if let Some(made) = made {
         made.keep();
     }
     Ok(())
+}
+
+/// The image that is mounted.
+struct Found {
+    store: Store,
+    named: Named,
+    image: Image,
+}
+
+impl Found {
+    fn new(name: OsString, args: &Args) -> Result<Self> {
+        let name = name.into_string().map_err(|name| anyhow!("{} is no name of an image", name.display()))?;
+        let store = args.store.open()?;
+        let (named, image) = image::find(&store, &name, args.platform.as_ref())?;
+        Ok(Self { store, named, image })
+    }
+
+    /// What mountinfo shows: its name as it is written in full, which no option's separator is in.
+    fn name(&self) -> String {
+        self.named.name.as_ref().map_or_else(|| self.image.id().to_string(), Reference::to_string)
+    }
+
+    /// Opens its layers, and a place for changes that are not kept.
+    fn open(&self, rw: bool, options: &mut Options) -> Result<Below> {
+        let opened = self.store.open_image(&self.image)?;
+        let mut below = Below { layers: vec![opened.layer.clone()], held: vec![Box::new(opened)] };
+        if rw {
+            let scratch = self.store.scratch()?;
+            (options.upper, options.work) = (Some(scratch.dir()?), Some(scratch.dir()?));
+            // Nobody will look at it again.
+            options.volatile = true;
+            below.held.push(Box::new(scratch));
+        }
+        Ok(below)
+    }
 }
 
 /// `.NAME.work` beside the upper: on the same filesystem, unless the upper is where one is mounted.

@@ -291,7 +291,8 @@ impl Layer for IndexedLayer {
         let failed = |source| Error::Call { call: "fstatvfs", object: self.source.to_string_lossy().into(), source };
         match self.tars.first() {
             Some(tar) => rustix::fs::fstatvfs(&tar.file).map_err(failed),
-            None => Err(Refusal::Unsupported.into()),
+            // An image of no layers lies in its store all the same.
+            None => rustix::fs::statvfs(&self.source).map_err(failed),
         }
     }
 }

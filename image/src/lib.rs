@@ -4,6 +4,7 @@
 //! Hostile input (archives, manifests, answers of a registry) is parsed in this
 //! crate and nowhere else.
 
+pub mod archive;
 pub mod decompress;
 pub mod digest;
 pub mod index;
@@ -12,6 +13,7 @@ pub mod manifest;
 pub mod platform;
 pub mod reference;
 pub mod stack;
+pub mod store;
 
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
@@ -19,3 +21,4 @@ mod tar;
 
 pub use digest::Digest;
 pub use layer::IndexedLayer;
+pub use store::Store;

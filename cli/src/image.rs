@@ -1,0 +1,51 @@
+//! The subcommands that work on the image store, a file each.
+
+mod history;
+mod human;
+mod images;
+mod import;
+mod inspect;
+mod load;
+mod prune;
+mod rmi;
+mod save;
+mod store;
+mod tag;
+mod template;
+mod verify;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+pub(crate) use store::{StoreArgs, find};
+
+/// What is done with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Load(load::Args),
+    Save(save::Args),
+    Import(import::Args),
+    Images(images::Args),
+    Inspect(inspect::Args),
+    History(history::Args),
+    Tag(tag::Args),
+    Rmi(rmi::Args),
+    Prune(prune::Args),
+    Verify(verify::Args),
+}
+
+/// Does it.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Load(args) => load::run(&args),
+        Command::Save(args) => save::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Tag(args) => tag::run(&args),
+        Command::Rmi(args) => rmi::run(&args),
+        Command::Prune(args) => prune::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    }
+}
