@@ -11,6 +11,7 @@ pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod registry;
 pub mod stack;
 
 #[allow(unsafe_code, reason = "the one place for it")]
