@@ -13,6 +13,7 @@ pub mod platform;
 pub mod reference;
 pub mod registry;
 pub mod stack;
+pub mod store;
 
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
@@ -20,3 +21,4 @@ mod tar;
 
 pub use digest::Digest;
 pub use layer::IndexedLayer;
+pub use store::Store;

@@ -1,0 +1,182 @@
+//! One image: its manifest, its configuration, and its layers as one.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::error::{Result, StoreError, at};
+use super::ingest::LayerBlob;
+use super::lock::{self, Mode};
+use super::staging::publish;
+use super::{Store, Writer};
+use crate::index::Built;
+use crate::manifest::{Descriptor, Document, ImageConfig, MAX_INDEX_DEPTH, Manifest, chain_ids};
+use crate::platform::Platform;
+use crate::stack::{self, LayerFiles};
+use crate::{Digest, IndexedLayer};
+
+/// An image for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Of its manifest.
+    pub descriptor: Descriptor,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// What Docker calls it by: the digest of its configuration.
+    pub fn id(&self) -> Digest {
+        self.manifest.config.digest
+    }
+
+    /// Digests of its layers' tars, the bottom one first.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.config.rootfs.diff_ids
+    }
+
+    /// The identity of its layers together; of an image that has none, its own.
+    pub fn chain_id(&self) -> Digest {
+        chain_ids(self.diff_ids()).pop().unwrap_or(self.id())
+    }
+
+    /// Its layers, the bottom one first.
+    pub fn layers(&self) -> impl Iterator<Item = LayerBlob> + '_ {
+        let layers = self.manifest.layers.iter().zip(self.diff_ids());
+        layers.map(|(blob, diff_id)| LayerBlob { digest: blob.digest, size: blob.size, diff_id: *diff_id })
+    }
+
+    /// Bytes of its blobs.
+    pub fn size(&self) -> u64 {
+        let blobs = self.manifest.layers.iter().chain([&self.manifest.config, &self.descriptor]);
+        blobs.fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+}
+
+/// An image's layers, ready to be mounted.
+pub struct Opened {
+    /// All of them as one.
+    pub layer: Arc<IndexedLayer>,
+    /// Says that the image is in use.
+    _in_use: Option<File>,
+}
+
+impl Store {
+    /// Reads the image that a descriptor leads to; of an index, the one that serves `wanted` best.
+    ///
+    /// # Errors
+    /// A blob is missing or cannot be understood, or there is none for the platform.
+    pub fn image(&self, descriptor: &Descriptor, wanted: &Platform) -> Result<Image> {
+        let mut descriptor = descriptor.clone();
+        for _ in 0..=MAX_INDEX_DEPTH {
+            let index = match self.document(&descriptor)? {
+                Document::Manifest(manifest) => return self.image_of(descriptor, manifest),
+                Document::Index(index) => index,
+            };
+            descriptor = match index.choose(wanted) {
+                Some(chosen) => chosen.clone(),
+                None => {
+                    let platforms = index.manifests.iter().filter_map(|manifest| manifest.platform.as_ref());
+                    let offered = platforms.map(Platform::to_string).collect::<Vec<_>>().join(" ");
+                    let name = descriptor.digest.to_string();
+                    return Err(StoreError::NoPlatform { name, wanted: Box::new(wanted.clone()), offered });
+                }
+            };
+        }
+        Err(StoreError::TooDeep(descriptor.digest))
+    }
+
+    fn image_of(&self, descriptor: Descriptor, manifest: Manifest) -> Result<Image> {
+        let config = self.config(&manifest.config.digest)?;
+        let digest = descriptor.digest;
+        config.check_belongs_to(&manifest).map_err(|source| StoreError::Manifest { digest, source })?;
+        Ok(Image { descriptor, manifest, config })
+    }
+
+    /// Opens an image's layers. What is missing beside its blobs is made, which takes a writable store.
+    ///
+    /// # Errors
+    /// A blob is missing or damaged, or a layer cannot be indexed.
+    pub fn open_image(&self, image: &Image) -> Result<Opened> {
+        let _held = self.hold()?;
+        let layers = match self.all_layer_files(image.diff_ids()) {
+            Ok(layers) => layers,
+            Err(_) => {
+                self.writer()?.prepare(image)?;
+                self.all_layer_files(image.diff_ids())?
+            }
+        };
+        let chain_id = image.chain_id();
+        let failed = |source| StoreError::Layer { blob: chain_id, source };
+        if let Some((index, in_use)) = self.open_stack(&chain_id)
+            && let Ok(layer) = stack::open(self.root(), &layers, &index)
+        {
+            return Ok(Opened { layer: Arc::new(layer), _in_use: in_use });
+        }
+        // Missing, of another version, or damaged.
+        if let Ok(writer) = self.writer() {
+            writer.make_stack(image)?;
+            if let Some((index, in_use)) = self.open_stack(&chain_id) {
+                let layer = stack::open(self.root(), &layers, &index).map_err(failed)?;
+                return Ok(Opened { layer: Arc::new(layer), _in_use: in_use });
+            }
+        }
+        let layer = stack::open_merging(self.root(), &layers).map_err(failed)?;
+        Ok(Opened { layer: Arc::new(layer), _in_use: None })
+    }
+
+    /// Layers in a stack, as they lie.
+    fn all_layer_files(&self, diff_ids: &[Digest]) -> Result<Vec<LayerFiles>> {
+        diff_ids.iter().map(|diff_id| self.layer_files(diff_id).ok_or(StoreError::NoLayer(*diff_id))).collect()
+    }
+
+    /// The merged index of a stack, and the lock that says that it is in use.
+    fn open_stack(&self, chain_id: &Digest) -> Option<(OwnedFd, Option<File>)> {
+        self.roots().find_map(|root| {
+            let index = File::open(root.stack(chain_id)).ok()?;
+            // On another's store, and where a filesystem has no locks, the image is just not known to be in use.
+            let in_use =
+                index.try_clone().ok().filter(|file| lock::try_lock(file, Mode::Shared).is_ok_and(|taken| taken));
+            Some((index.into(), in_use))
+        })
+    }
+}
+
+impl Writer<'_> {
+    /// Makes what an image is mounted from, as far as it is missing: nothing is left to do for its first mount.
+    ///
+    /// # Errors
+    /// A blob is missing or damaged, or a layer cannot be indexed.
+    pub fn prepare(&self, image: &Image) -> Result<()> {
+        for layer in image.layers() {
+            if !self.is_present(&layer)? {
+                return Err(StoreError::NoBlob(layer.digest));
+            }
+        }
+        let chain_id = image.chain_id();
+        if self.store.roots().any(|root| root.stack(&chain_id).exists()) { Ok(()) } else { self.make_stack(image) }
+    }
+
+    fn make_stack(&self, image: &Image) -> Result<()> {
+        publish(&self.merge_layers(image.diff_ids())?, &self.store.own.stack(&image.chain_id()))
+    }
+
+    /// Makes the merged index of layers in staging.
+    pub(super) fn merge_layers(&self, diff_ids: &[Digest]) -> Result<PathBuf> {
+        let layers = self.store.all_layer_files(diff_ids)?;
+        let built = stack::merged(&layers)?;
+        let (path, file) = self.staging.file()?;
+        write(&built, diff_ids, file).map_err(at("write", &path))?;
+        Ok(path)
+    }
+}
+
+fn write(built: &Built, diff_ids: &[Digest], file: File) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
+    built.write_stack(diff_ids, &mut file)?;
+    file.flush()
+}
