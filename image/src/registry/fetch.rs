@@ -19,13 +19,13 @@ const PROGRESS: u64 = 64 << 10;
 
 /// A manifest or index as it came.
 #[derive(Debug, Clone)]
-pub struct Fetched {
+pub(super) struct Fetched {
     /// What it is.
-    pub descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
     /// Its very bytes.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// What they say.
-    pub document: Document,
+    pub(super) document: Document,
 }
 
 impl Client {

@@ -111,7 +111,7 @@ impl Http {
             let authorization = request.authorization.as_ref().filter(|_| same_origin(&uri, &request.uri));
             let response = self.exchange(request, &uri, authorization, insecure)?;
             let followed = match response.status.as_u16() {
-                301 | 302 | 303 => matches!(request.method, Method::GET | Method::HEAD),
+                301..=303 => matches!(request.method, Method::GET | Method::HEAD),
                 307 | 308 => true,
                 _ => false,
             };

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `endpoint` and `conf` (where a name leads), `client` (one registry: its protocol, who one is there),
 //! `fetch` and `upload` (manifests and blobs), `http` (one exchange). `challenge`, `token` and `credentials` show who
-//! asks; `retry` says when again.
+//! asks; `retry` says when again. `pull` and `push` are what all of it is for.
 //!
 //! What must not happen: credentials or tokens go to the registry that they are for and to who gives its tokens,
 //! never to where these redirect, nor to where a manifest says that a layer lies. No answer is read without a
@@ -16,8 +16,11 @@ mod endpoint;
 mod error;
 mod fetch;
 mod http;
+mod pull;
+mod push;
 mod retry;
 mod token;
+mod transfer;
 mod upload;
 
 use std::ffi::OsString;
@@ -29,16 +32,19 @@ pub use conf::{Conf, ConfError};
 pub use credentials::{Credential, CredentialsError, Keeper, Keyring, Secret};
 pub use endpoint::Security;
 pub use error::RegistryError;
-pub use fetch::Fetched;
 pub use http::Timeouts;
+pub use pull::Wanted;
 pub use retry::Retry;
-pub use upload::Pushed;
+pub use transfer::{DEFAULT_JOBS, Progress, Step, TransferError};
 
 use client::Client;
 use endpoint::Endpoint;
 use http::Http;
 
 use crate::reference::Reference;
+
+/// How many blobs are under way at once.
+pub type Jobs = std::num::NonZero<usize>;
 
 /// How registries are spoken to.
 #[derive(Debug, Clone, Default)]

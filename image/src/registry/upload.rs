@@ -21,7 +21,7 @@ const CHUNK: u64 = 8 << 20;
 
 /// How a blob came to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub(super) enum Pushed {
     /// It was there.
     Present,
     /// It was in another repository of the same registry.
@@ -34,7 +34,9 @@ pub enum Pushed {
 pub(super) struct Blob<'a> {
     pub(super) descriptor: &'a Descriptor,
     pub(super) file: &'a File,
-    /// Told of each byte that is on its way; bytes that are sent again are told again.
+    /// Told that it is sent from its beginning on.
+    pub(super) begun: &'a (dyn Fn() + Sync),
+    /// Told of each byte that is on its way.
     pub(super) sent: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -112,7 +114,10 @@ impl Client {
         let (size, digest) = (blob.descriptor.size, blob.descriptor.digest);
         let session = match open {
             Some(session) => session,
-            None => open.insert(self.begin()?),
+            None => {
+                (blob.begun)();
+                open.insert(self.begin()?)
+            }
         };
         let whole = size <= SMALL && session.at == 0;
         while !whole && session.at < size {
