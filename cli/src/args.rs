@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::image::registry::{login, pull, push};
 use crate::log::LogArgs;
 use crate::{bench, diff, explain, face, helper, launch, mount, umount};
 
@@ -23,6 +24,10 @@ struct Lamel {
 enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
+    Pull(pull::Args),
+    Push(push::Args),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
@@ -36,7 +41,8 @@ enum Command {
 }
 
 /// The words that [`Command`] begins with.
-const COMMANDS: [&str; 7] = ["mount", "umount", "explain", "diff", "bench", "fuse-overlayfs", "help"];
+const COMMANDS: [&str; 11] =
+    ["mount", "umount", "pull", "push", "login", "logout", "explain", "diff", "bench", "fuse-overlayfs", "help"];
 
 /// Runs the face that the program's name and first argument ask for.
 pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
@@ -72,6 +78,10 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
     let done = match lamel.command {
         Command::Mount(args) => mount::run(args, &lamel.log),
         Command::Umount(args) => lamel.log.init().and_then(|()| umount::run(&args)),
+        Command::Pull(args) => lamel.log.init().and_then(|()| pull::run(&args)),
+        Command::Push(args) => lamel.log.init().and_then(|()| push::run(&args)),
+        Command::Login(args) => lamel.log.init().and_then(|()| login::run(&args)),
+        Command::Logout(args) => lamel.log.init().and_then(|()| login::logout(&args)),
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),

@@ -6,6 +6,7 @@ mod diff;
 mod explain;
 mod face;
 mod helper;
+mod image;
 mod launch;
 mod log;
 mod mount;

@@ -16,14 +16,14 @@ use crate::manifest::ManifestError;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No answer: the network, TLS, a time-out, or a body that ended too soon.
-    #[error("{method} {url}: {}", reason(.source))]
+    #[error("{method} {url}: {}", reason(.cause))]
     Transport {
         /// What was asked.
         method: &'static str,
         /// Of whom.
         url: String,
-        /// What failed.
-        source: Box<ureq::Error>,
+        /// What failed; no source, for the message says it in other words.
+        cause: Box<ureq::Error>,
     },
     /// Neither https nor http is spoken there.
     #[error("{host} speaks neither https ({https}) nor http ({http})")]
@@ -169,7 +169,7 @@ impl RegistryError {
     /// Whether it may be gone when it is tried again.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Transport { source, .. } => match source.as_ref() {
+            Self::Transport { cause, .. } => match cause.as_ref() {
                 ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
                 ureq::Error::Timeout(_)
                 | ureq::Error::ConnectionFailed
@@ -186,7 +186,7 @@ impl RegistryError {
     /// Whether nobody listened there at all.
     pub(super) fn is_absent(&self) -> bool {
         match self {
-            Self::Transport { source, .. } => match source.as_ref() {
+            Self::Transport { cause, .. } => match cause.as_ref() {
                 ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
                 ureq::Error::HostNotFound => true,
                 _ => false,

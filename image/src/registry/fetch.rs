@@ -147,7 +147,7 @@ impl BlobReader<'_> {
             return Err(RegistryError::Mismatch { name: self.client.endpoint().repository().to_owned(), source });
         }
         let (method, url) = (response.method, super::http::url(&response.uri));
-        let failed = |source| RegistryError::Transport { method, url, source: Box::new(source) };
+        let failed = |source| RegistryError::Transport { method, url, cause: Box::new(source) };
         let mut reader = response.reader();
         let skipped = io::copy(&mut reader.by_ref().take(self.at - start), &mut io::sink());
         match skipped {
@@ -162,7 +162,7 @@ impl BlobReader<'_> {
         RegistryError::Transport {
             method: "GET",
             url: format!("blob {} of {}", self.descriptor.digest, self.client.endpoint().host()),
-            source: Box::new(ureq::Error::from(error)),
+            cause: Box::new(ureq::Error::from(error)),
         }
     }
 

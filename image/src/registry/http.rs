@@ -133,7 +133,7 @@ impl Http {
         insecure: bool,
     ) -> Result<Response, RegistryError> {
         let method = name_of(&request.method);
-        let failed = |source: ureq::Error| RegistryError::Transport { method, url: url(uri), source: Box::new(source) };
+        let failed = |source: ureq::Error| RegistryError::Transport { method, url: url(uri), cause: Box::new(source) };
         let mut head = ureq::http::Request::new(());
         *head.method_mut() = request.method.clone();
         *head.uri_mut() = uri.clone();
@@ -222,7 +222,7 @@ impl Response {
         let (method, place) = (self.method, url(&self.uri));
         let mut bytes = Vec::new();
         let read = self.body.into_reader().take(limit + 1).read_to_end(&mut bytes);
-        let failed = |error| RegistryError::Transport { method, url: place.clone(), source: Box::new(error) };
+        let failed = |error| RegistryError::Transport { method, url: place.clone(), cause: Box::new(error) };
         read.map_err(|error| failed(ureq::Error::from(error)))?;
         if bytes.len() as u64 > limit {
             return Err(RegistryError::TooLong { url: place, limit });

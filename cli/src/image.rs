@@ -1,0 +1,4 @@
+//! The commands on images.
+
+pub(crate) mod registry;
+mod store;
