@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lamel_image::manifest::media;
-use lamel_image::registry::{DEFAULT_JOBS, Options, Registries, Retry, Security, Timeouts, Wanted};
+use lamel_image::registry::{Options, Registries, Retry, Security, Timeouts, Wanted};
 
 use crate::User;
 use crate::fixture::{Image, noise};
@@ -29,8 +29,11 @@ fn image() -> Image {
     Image::new(&[("f", noise(20, 300_000))])
 }
 
+/// How a registry answers a request for a blob.
+type Way = Box<dyn Fn(&Asked, &[u8]) -> Reply + Send + Sync>;
+
 /// A registry that answers the layer's first requests in these ways, and the later ones as it should.
-fn failing(image: &Image, ways: Vec<Box<dyn Fn(&Asked, &[u8]) -> Reply + Send + Sync>>) -> Server {
+fn failing(image: &Image, ways: Vec<Way>) -> Server {
     let (image, count) = (image.clone(), AtomicUsize::new(0));
     Server::start(move |asked| {
         let layer = &image.layers[0];
@@ -168,7 +171,7 @@ fn one_that_falls_silent_is_left() {
         };
         let name = format!("{}/app", registry.host()).parse().unwrap();
         let registries = Registries::new(options, &|_| None).unwrap();
-        registries.pull(&store, &name, &Wanted::Host, DEFAULT_JOBS, &|_, _| {})
+        registries.pull(&store, &name, &Wanted::Host, &|_, _| {})
     };
     let start = Instant::now();
     let said = pull(0).unwrap_err().to_string();

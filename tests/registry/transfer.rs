@@ -139,7 +139,7 @@ fn large_blobs_in_parts() {
     let registries = lamel_image::registry::Registries::new(options, &|_| None).unwrap();
     let named = store.find("localhost/large:1").unwrap();
     let to = format!("{}/large:1", registry.host()).parse().unwrap();
-    registries.push(&store, &named, &to, lamel_image::registry::DEFAULT_JOBS, &|_, _| {}).unwrap();
+    registries.push(&store, &named, &to, &|_, _| {}).unwrap();
     assert_eq!(registry.digest("large:1"), image.manifest.digest);
     assert_eq!(user.lamel(&["pull", &to.to_string()]), image.manifest.digest);
 }

@@ -35,7 +35,7 @@ pub use error::RegistryError;
 pub use http::Timeouts;
 pub use pull::Wanted;
 pub use retry::Retry;
-pub use transfer::{DEFAULT_JOBS, Progress, Step, TransferError};
+pub use transfer::{Progress, Step, TransferError};
 
 use client::Client;
 use endpoint::Endpoint;
@@ -43,11 +43,8 @@ use http::Http;
 
 use crate::reference::Reference;
 
-/// How many blobs are under way at once.
-pub type Jobs = std::num::NonZero<usize>;
-
 /// How registries are spoken to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Said of every registry, where it is not as its name and the configuration say.
     pub security: Option<Security>,
@@ -61,6 +58,17 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// The parts in which blobs are sent; whole if there are none, where the registry takes them so.
     pub chunk: Option<u64>,
+    /// How many blobs are under way at once.
+    pub jobs: usize,
+}
+
+impl Default for Options {
+    /// As docker does it, where it says nothing else.
+    fn default() -> Self {
+        let (security, credential, authfile, chunk) = (None, None, None, None);
+        let (retry, timeouts) = (Retry::default(), Timeouts::default());
+        Self { security, credential, authfile, retry, timeouts, chunk, jobs: 5 }
+    }
 }
 
 /// All registries, as they are spoken to by this user of this host.

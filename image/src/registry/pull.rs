@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use super::Registries;
 use super::client::Client;
 use super::error::RegistryError;
 use super::fetch::Fetched;
 use super::transfer::{Progress, Step, Told, TransferError, each};
-use super::{Jobs, Registries};
 use crate::digest::{Digest, Mismatch, Verified};
 use crate::manifest::{Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_INDEX_DEPTH, Manifest, ManifestError};
 use crate::platform::Platform;
@@ -51,7 +51,6 @@ impl Registries {
         store: &Store,
         reference: &Reference,
         wanted: &Wanted,
-        jobs: Jobs,
         progress: Progress<'_>,
     ) -> Result<Descriptor, TransferError> {
         let clients = self.sources(reference)?;
@@ -67,7 +66,7 @@ impl Registries {
         let mut seen = BTreeSet::new();
         parts.retain(|part| seen.insert(part.blob.digest));
         parts.iter().for_each(|part| progress(&part.blob.digest, Step::Needed(part.blob.size)));
-        each(&parts, jobs, |part| source.layer(&writer, part, progress))?;
+        each(&parts, self.options.jobs, |part| source.layer(&writer, part, progress))?;
         for (descriptor, _) in &images {
             writer.prepare(&store.image(descriptor, &Platform::host())?)?;
         }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Registries;
 use super::client::Client;
 use super::error::RegistryError;
 use super::transfer::{Progress, Step, TransferError, each};
 use super::upload::{Blob, Pushed};
-use super::{Jobs, Registries};
 use crate::digest::{Digest, Mismatch};
 use crate::manifest::{Descriptor, Document, Index, MAX_INDEX_DEPTH, MAX_MANIFEST, Manifest, ManifestError};
 use crate::reference::Reference;
@@ -37,7 +37,6 @@ impl Registries {
         store: &Store,
         image: &Named,
         to: &Reference,
-        jobs: Jobs,
         progress: Progress<'_>,
     ) -> Result<Descriptor, TransferError> {
         let client = self.destination(to)?;
@@ -50,7 +49,7 @@ impl Registries {
         let sources = sources(store, to);
         let blobs: Vec<&Descriptor> = load.blobs.values().collect();
         blobs.iter().for_each(|blob| progress(&blob.digest, Step::Needed(blob.size)));
-        each(&blobs, jobs, |blob| self.push_blob(&client, store, blob, &sources, progress))?;
+        each(&blobs, self.options.jobs, |blob| self.push_blob(&client, store, blob, &sources, progress))?;
         for paper in &load.papers {
             let is_top = paper.descriptor.digest == top.digest;
             let by_digest = paper.descriptor.digest.to_string();

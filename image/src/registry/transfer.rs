@@ -1,7 +1,6 @@
 //! What pulling and pushing have in common: what is told on the way, what can go wrong, and several blobs at once.
 
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::RegistryError;
@@ -9,9 +8,6 @@ use crate::digest::Digest;
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
 use crate::store::StoreError;
-
-/// How many blobs are under way at once: as many as docker pushes.
-pub const DEFAULT_JOBS: NonZero<usize> = NonZero::new(5).unwrap();
 
 /// Why an image is not pulled or pushed.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +82,7 @@ impl<R: Read> Read for Told<'_, R> {
 /// Does something to each item, several at once. After a failure nothing more is begun, and the first one is returned.
 pub(super) fn each<T: Sync, E: Send>(
     items: &[T],
-    jobs: NonZero<usize>,
+    jobs: usize,
     action: impl Fn(&T) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -99,7 +95,7 @@ pub(super) fn each<T: Sync, E: Send>(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.get().min(items.len())).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..jobs.clamp(1, items.len().max(1))).map(|_| scope.spawn(work)).collect();
         let results = workers.into_iter().map(|worker| match worker.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -120,15 +116,15 @@ mod tests {
             sum.fetch_add(*item as usize, Ordering::Relaxed);
             Ok::<(), u32>(())
         };
-        each(&items, DEFAULT_JOBS, add).unwrap();
+        each(&items, 5, add).unwrap();
         assert_eq!(sum.load(Ordering::Relaxed), 4950);
         let done = AtomicUsize::new(0);
         let failing = |item: &u32| {
             done.fetch_add(1, Ordering::Relaxed);
             if *item == 3 { Err(*item) } else { Ok(()) }
         };
-        assert_eq!(each(&items, NonZero::new(1).unwrap(), failing), Err(3));
+        assert_eq!(each(&items, 1, failing), Err(3));
         assert_eq!(done.load(Ordering::Relaxed), 4, "nothing is begun after a failure");
-        assert_eq!(each::<u32, u32>(&[], DEFAULT_JOBS, |_| Err(1)), Ok(()));
+        assert_eq!(each::<u32, u32>(&[], 0, |_| Err(1)), Ok(()));
     }
 }

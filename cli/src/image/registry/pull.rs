@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lamel_image::platform::Platform;
-use lamel_image::registry::{DEFAULT_JOBS, Wanted};
+use lamel_image::registry::Wanted;
 
 use super::{Teller, TransferArgs, reference};
 use crate::image::store::StoreArgs;
@@ -43,6 +43,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let teller = Teller::new(args.transfer.quiet);
     teller.say(&format!("pulling {name}"));
     let progress = |digest: &_, step| teller.step(digest, step, "pulled");
-    let pulled = registries.pull(&store, &name, &wanted, DEFAULT_JOBS, &progress)?;
+    let pulled = registries.pull(&store, &name, &wanted, &progress)?;
     print([pulled.digest.to_string().into_bytes()])
 }

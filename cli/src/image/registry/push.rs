@@ -1,7 +1,6 @@
 //! `lamel push`
 
 use anyhow::{Context as _, Result};
-use lamel_image::registry::DEFAULT_JOBS;
 
 use super::{Teller, TransferArgs, reference};
 use crate::image::store::StoreArgs;
@@ -39,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let teller = Teller::new(args.transfer.quiet);
     teller.say(&format!("pushing {destination}"));
     let progress = |digest: &_, step| teller.step(digest, step, "pushed");
-    let pushed = registries.push(&store, &image, &destination, DEFAULT_JOBS, &progress)?;
+    let pushed = registries.push(&store, &image, &destination, &progress)?;
     if pushed.digest != image.descriptor.digest {
         teller.say("not all images of the index are in the store: those that are were pushed");
     }
