@@ -1,19 +1,46 @@
 //! From options to a serving process, in the foreground or behind the caller's back.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::Options;
-use lamel_unionfs::mount::{self, Side};
+use lamel_unionfs::layer::Layer;
+use lamel_unionfs::mount::{self, Mounted, Side};
 
 use crate::log::LogArgs;
 
+/// What a mount needs beside directories, from the process that serves it.
+#[derive(Default)]
+pub(crate) struct Below {
+    /// Layers below the directories of the options.
+    pub(crate) layers: Vec<Arc<dyn Layer>>,
+    /// What must not go before the mount.
+    pub(crate) held: Vec<Box<dyn Any>>,
+}
+
 /// Mounts and serves. In the background this returns as soon as the mount works,
 /// and the daemon never returns; in the foreground when the mount is gone.
-pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> Result<()> {
+pub(crate) fn launch(options: Options, foreground: bool, log: &LogArgs) -> Result<()> {
+    launch_over(options, |_| Ok(Below::default()), foreground, log)
+}
+
+/// The same over what `open` opens, in the process that serves.
+pub(crate) fn launch_over(
+    mut options: Options,
+    open: impl FnOnce(&mut Options) -> Result<Below>,
+    foreground: bool,
+    log: &LogArgs,
+) -> Result<()> {
     let cwd = std::env::current_dir().context("the current directory")?;
     options.resolve(&cwd);
     log.init()?;
+    let mount = move || -> Result<(Mounted, Vec<Box<dyn Any>>)> {
+        let below = open(&mut options)?;
+        Ok((mount::mount_over(&options, &below.layers)?, below.held))
+    };
     if foreground {
-        let mounted = mount::mount(&options)?;
+        let (mounted, _held) = mount()?;
         return Ok(mounted.serve()?);
     }
     // The fork comes before the first thread; the daemon mounts by itself, so
@@ -25,16 +52,17 @@ pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> R
             Err(text) => bail!(text),
         },
         Side::Daemon(starting) => {
-            let mounted = match mount::mount(&options) {
+            let (mounted, held) = match mount() {
                 Ok(mounted) => mounted,
                 Err(error) => {
-                    starting.failed(&error.to_string());
+                    starting.failed(&format!("{error:#}"));
                     std::process::exit(1);
                 }
             };
             if starting.ready().is_err() {
                 // The caller was killed meanwhile: nobody knows of this mount.
                 drop(mounted);
+                drop(held);
                 std::process::exit(1);
             }
             let code = match mounted.serve() {
@@ -44,6 +72,7 @@ pub(crate) fn launch(mut options: Options, foreground: bool, log: &LogArgs) -> R
                     1
                 }
             };
+            drop(held);
             std::process::exit(code)
         }
     }

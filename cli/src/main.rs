@@ -1,4 +1,4 @@
-//! The command `lamel`: mounts stacks of directories as one filesystem.
+//! The command `lamel`: mounts images and stacks of directories as one filesystem.
 
 mod args;
 mod bench;

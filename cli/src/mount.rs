@@ -6,14 +6,20 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use lamel_image::platform::Platform;
+use lamel_image::store::{Image, Store};
 use lamel_unionfs::Options;
 use lamel_unionfs::options::Dialect;
 
-use crate::launch::launch;
+use crate::image::{self, StoreArgs};
+use crate::launch::{Below, launch, launch_over};
 use crate::log::LogArgs;
 
-/// Mount a stack of directories; returns once the mount works
+/// Mount an image, a stack of directories, or both; returns once the mount works
+///
+/// An image is mounted as it lies in the store: nothing is unpacked. Set-user-id programs and
+/// device nodes of an image work where -o suid and -o dev say so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Options of -o, as kernel overlayfs has them:
@@ -26,33 +32,55 @@ and besides:
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
   fsname=NAME  subtype=NAME  context=\"…\"
 
-Example:
+Examples:
+  lamel mount debian:12 /mnt
+  lamel mount debian:12 /mnt --upper /tmp/changes
   lamel mount --lower /usr --upper /tmp/changes /mnt")]
 pub(crate) struct Args {
     /// Mount options between commas
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<OsString>,
-    /// A read-only layer; the first one given is the top
+    /// A read-only layer; the first one given is the top, and an image lies below all of them
     #[arg(long, value_name = "DIR")]
     lower: Vec<PathBuf>,
     /// The layer that takes the changes; without it the mount is read-only
     #[arg(long, value_name = "DIR")]
     upper: Option<PathBuf>,
+    /// Take changes, and forget them when the image is unmounted
+    #[arg(long, conflicts_with = "upper")]
+    rw: bool,
     /// An empty directory on the upper's filesystem [default: .NAME.work beside the upper]
     #[arg(long, value_name = "DIR", requires = "upper")]
     work: Option<PathBuf>,
     /// Stay in the foreground until unmounted
     #[arg(short, long)]
     foreground: bool,
-    /// The directory to mount on
-    mountpoint: PathBuf,
+    /// Of an image for several platforms, the one for this [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A name or an id of an image, and the directory to mount on; or the directory alone
+    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "MOUNTPOINT"])]
+    places: Vec<OsString>,
 }
 
 /// Mounts.
-pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
-    let mut options = Options::new(args.mountpoint);
+pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
+    let mountpoint = args.places.pop().context("no mountpoint")?;
+    let image = match args.places.pop() {
+        Some(name) => Some(name.into_string().map_err(|name| anyhow!("{} is no name of an image", name.display()))?),
+        None if args.rw => bail!("--rw is for images; name an upper layer by --upper"),
+        None => None,
+    };
+    let mut options = Options::new(mountpoint);
     // As every mount that root makes; default_permissions guards it.
     options.flags.allow_other = rustix::process::geteuid().is_root();
+    if let Some(name) = &image {
+        // Whoever made it must not become root here, nor reach a disk.
+        (options.flags.suid, options.flags.dev) = (false, false);
+        options.flags.fsname.clone_from(name);
+    }
     for text in &args.options {
         options.parse(Dialect::Overlay, text)?;
     }
@@ -75,11 +103,33 @@ pub(crate) fn run(args: Args, log: &LogArgs) -> Result<()> {
         }
         options.upper = Some(upper);
     }
-    launch(options, args.foreground, log)?;
+    match image {
+        Some(name) => {
+            let (store, rw) = (args.store.open()?, args.rw);
+            let (_, image) = image::find(&store, &name, args.platform.as_ref())?;
+            let open = move |options: &mut Options| open_image(&store, &image, rw, options);
+            launch_over(options, open, args.foreground, log)?;
+        }
+        None => launch(options, args.foreground, log)?,
+    }
     if let Some(made) = made {
         made.keep();
     }
     Ok(())
+}
+
+/// Opens an image's layers, and a place for changes that are not kept.
+fn open_image(store: &Store, image: &Image, rw: bool, options: &mut Options) -> Result<Below> {
+    let opened = store.open_image(image)?;
+    let mut below = Below { layers: vec![opened.layer.clone()], held: vec![Box::new(opened)] };
+    if rw {
+        let scratch = store.scratch()?;
+        (options.upper, options.work) = (Some(scratch.dir()?), Some(scratch.dir()?));
+        // Nobody will look at it again.
+        options.volatile = true;
+        below.held.push(Box::new(scratch));
+    }
+    Ok(below)
 }
 
 /// `.NAME.work` beside the upper: on the same filesystem, unless the upper is where one is mounted.

@@ -4,6 +4,7 @@
 //! Hostile input (archives, manifests, answers of a registry) is parsed in this
 //! crate and nowhere else.
 
+pub mod archive;
 pub mod decompress;
 pub mod digest;
 pub mod index;

@@ -11,10 +11,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lamel_image::digest::Digest;
 use lamel_image::reference::Reference;
 use lamel_image::registry::{Credential, Options, Registries, Retry, Secret, Security, Step};
+
+use super::human::size;
 
 /// How the registry is spoken to.
 #[derive(Debug, clap::Args)]
@@ -173,14 +175,13 @@ impl Teller {
         let blob = blobs.entry(*digest).or_default();
         let name = digest.short();
         match step {
-            Step::Needed(size) => blob.size = size,
+            Step::Needed(bytes) => blob.size = bytes,
             Step::Present => self.say(&format!("{name}: already there")),
             Step::Mounted => self.say(&format!("{name}: mounted from another repository")),
             Step::Begun(at) => {
                 blob.moved = 0;
                 if at > 0 {
-                    let (at, size) = (HumanBytes(at), HumanBytes(blob.size));
-                    self.say(&format!("{name}: goes on after {at} of {size}"));
+                    self.say(&format!("{name}: goes on after {} of {}", size(at), size(blob.size)));
                 }
                 if let How::Bars(bars) = &self.how {
                     let bar = blob.bar.take().unwrap_or_else(|| bars.add(new_bar(blob.size, &name)));
@@ -199,15 +200,15 @@ impl Teller {
                 if let Some(bar) = blob.bar.take() {
                     bar.finish_and_clear();
                 }
-                self.say(&format!("{name}: {done}, {}", HumanBytes(blob.moved)));
+                self.say(&format!("{name}: {done}, {}", size(blob.moved)));
             }
         }
     }
 }
 
-fn new_bar(size: u64, name: &str) -> ProgressBar {
+fn new_bar(len: u64, name: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let bar = ProgressBar::new(size).with_prefix(name.to_owned());
+    let bar = ProgressBar::new(len).with_prefix(name.to_owned());
     match style {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,

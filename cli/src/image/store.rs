@@ -1,34 +1,65 @@
-//! Where the image store lies.
+//! Which store is meant, and which image in it.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use lamel_image::Store;
+use lamel_image::platform::Platform;
+use lamel_image::store::{Image, Named, Store};
 
-/// Which store is used.
-#[derive(Debug, clap::Args)]
+/// The environment variable that names the store.
+const ROOT_VARIABLE: &str = "LAMEL_ROOT";
+/// The environment variable that names additional stores, between colons.
+const ADDITIONAL_VARIABLE: &str = "LAMEL_ADDITIONAL_STORES";
+
+/// Options of the store.
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct StoreArgs {
-    /// The image store [default: $LAMEL_ROOT, else /var/lib/lamel for root and $XDG_DATA_HOME/lamel for others]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// The image store [default: $LAMEL_ROOT, else /var/lib/lamel for root and
+    /// $XDG_DATA_HOME/lamel for others]
+    #[arg(long, value_name = "DIR", help_heading = "Store")]
     root: Option<PathBuf>,
+    /// A store that is searched after it and never written; may be given several times
+    /// [default: $LAMEL_ADDITIONAL_STORES, between colons]
+    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    additional_store: Vec<PathBuf>,
 }
 
 impl StoreArgs {
-    /// Opens the store; makes one where there is nothing.
+    /// Opens it.
     pub(crate) fn open(&self) -> Result<Store> {
-        Ok(Store::open(&self.place()?, &[])?)
+        let root = match &self.root {
+            Some(root) => root.clone(),
+            None => default_root()?,
+        };
+        let additional = if self.additional_store.is_empty() {
+            let listed = std::env::var_os(ADDITIONAL_VARIABLE).unwrap_or_default();
+            std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect()
+        } else {
+            self.additional_store.clone()
+        };
+        Ok(Store::open(&root, &additional)?)
     }
+}
 
-    fn place(&self) -> Result<PathBuf> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(root) = self.root.clone().or_else(|| variable("LAMEL_ROOT")) {
-            return Ok(root);
-        }
-        if rustix::process::geteuid().is_root() {
-            return Ok(PathBuf::from("/var/lib/lamel"));
-        }
-        let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
-        let data = data.or_else(|| variable("HOME").map(|home| home.join(".local/share")));
-        Ok(data.context("nowhere to keep images: set HOME or LAMEL_ROOT, or give --root")?.join("lamel"))
+fn default_root() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(root) = variable(ROOT_VARIABLE) {
+        return Ok(root);
     }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/lamel".into());
+    }
+    // The XDG base directory specification passes over relative paths.
+    let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(variable("HOME")?.join(".local/share")));
+    let data = data.context("neither $XDG_DATA_HOME nor $HOME is set: name a store by --root")?;
+    Ok(data.join("lamel"))
+}
+
+/// The image of a name for a platform, this host's if none is given.
+pub(crate) fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Result<(Named, Image)> {
+    let named = store.find(name)?;
+    let host = Platform::host();
+    let image = store.image(&named.descriptor, platform.unwrap_or(&host)).with_context(|| name.to_owned())?;
+    Ok((named, image))
 }

@@ -129,6 +129,18 @@ impl Store {
         Ok(Opened { layer: Arc::new(layer), _in_use: None })
     }
 
+    /// Opens the tar of one of an image's layers.
+    ///
+    /// # Errors
+    /// It is not there and cannot be made.
+    pub fn open_tar(&self, diff_id: &Digest, image: &Image) -> Result<File> {
+        if self.layer_files(diff_id).is_none() {
+            self.writer()?.prepare(image)?;
+        }
+        let files = self.layer_files(diff_id).ok_or(StoreError::NoLayer(*diff_id))?;
+        File::open(&files.tar).map_err(at("open", &files.tar))
+    }
+
     /// Layers in a stack, as they lie.
     fn all_layer_files(&self, diff_ids: &[Digest]) -> Result<Vec<LayerFiles>> {
         diff_ids.iter().map(|diff_id| self.layer_files(diff_id).ok_or(StoreError::NoLayer(*diff_id))).collect()

@@ -49,6 +49,7 @@ pub use collect::{Collected, Prune};
 pub use error::{Result, StoreError};
 pub use image::{Image, Opened};
 pub use ingest::{Ingest, Layer, LayerBlob, Taken};
+pub(crate) use names::name_of;
 pub use names::{IMAGE_NAME, Named, REF_NAME};
 pub use verify::{Fault, Object, Verdict};
 
@@ -57,6 +58,7 @@ use crate::digest::ALGORITHM;
 use crate::manifest;
 use error::at;
 use lock::Mode;
+pub use staging::Scratch;
 use staging::Staging;
 
 /// What `oci-layout` says (OCI image layout, "oci-layout file").
@@ -188,6 +190,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Makes a place for what lasts as long as one process, such as the upper layer of a mount that is not kept.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let tmp = self.own.join(TMP);
+        DirBuilder::new().recursive(true).create(&tmp).map_err(at("mkdir", &tmp))?;
+        Scratch::new(&tmp)
+    }
+
+    /// Bytes of a layer's tar; `None` if it has not been made.
+    pub fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+        self.roots().find_map(|root| Some(fs::metadata(root.layer(diff_id).join("tar")).ok()?.len()))
+    }
+}
+
 fn is_read_only(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
@@ -232,5 +251,12 @@ impl<'a> Writer<'a> {
     /// The store that is written.
     pub fn store(&self) -> &'a Store {
         self.store
+    }
+
+    /// A file of no name, which goes with its last descriptor.
+    pub(crate) fn scratch_file(&self) -> Result<File> {
+        let (path, file) = self.staging.file()?;
+        fs::remove_file(&path).map_err(at("unlink", &path))?;
+        Ok(file)
     }
 }

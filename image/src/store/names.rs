@@ -38,9 +38,24 @@ impl Named {
         Self { descriptor, name, additional }
     }
 
-    /// What other tools call it, where that is no complete name.
-    fn is_called(&self, text: &str) -> bool {
-        self.descriptor.annotations.get(REF_NAME).is_some_and(|name| name == text)
+    /// Whether `text` is its name, in full or as short as it is understood, rather than its id.
+    pub fn is_called(&self, text: &str) -> bool {
+        self.rank(text).is_some()
+    }
+
+    /// How well `text` fits as its name; less is better.
+    fn rank(&self, text: &str) -> Option<u8> {
+        if self.descriptor.annotations.get(REF_NAME).is_some_and(|name| name == text) {
+            return Some(0);
+        }
+        let name = self.name.as_ref()?;
+        let fits = |wanted: Reference| match wanted.digest() {
+            None => *name == wanted,
+            Some(digest) => name.name() == wanted.name() && self.descriptor.digest == *digest,
+        };
+        let complete = text.parse().is_ok_and(fits);
+        let local = || format!("{LOCAL}{text}").parse().is_ok_and(fits);
+        if complete { Some(1) } else { local().then_some(2) }
     }
 }
 
@@ -101,20 +116,8 @@ impl Store {
     /// There is none, or there are several.
     pub fn find(&self, text: &str) -> Result<Named> {
         let images = self.images()?;
-        let by_name = |wanted: &Reference| {
-            let named = |image: &&Named| match (&image.name, wanted.digest()) {
-                (Some(name), None) => name == wanted,
-                (Some(name), Some(digest)) => name.name() == wanted.name() && image.descriptor.digest == *digest,
-                (None, _) => false,
-            };
-            images.iter().find(named)
-        };
-        if let Some(found) = images.iter().find(|image| image.is_called(text)) {
-            return Ok(found.clone());
-        }
-        let complete = text.parse::<Reference>().ok();
-        let local = format!("{LOCAL}{text}").parse::<Reference>().ok();
-        if let Some(found) = complete.iter().chain(&local).find_map(by_name) {
+        let named = images.iter().filter_map(|image| Some((image.rank(text)?, image)));
+        if let Some((_, found)) = named.min_by_key(|(rank, _)| *rank) {
             return Ok(found.clone());
         }
         self.find_by_id(text, &images)

@@ -3,6 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,6 +59,26 @@ impl Staging {
         let (path, mut file) = self.file()?;
         file.write_all(bytes).and_then(|()| file.sync_data()).map_err(at("write", &path))?;
         publish(&path, place)
+    }
+}
+
+/// A directory of the store's that goes with its last user, at the latest when the store is opened again.
+#[derive(Debug)]
+pub struct Scratch(Staging);
+
+impl Scratch {
+    pub(super) fn new(tmp: &Path) -> Result<Self> {
+        Staging::new(tmp).map(Self)
+    }
+
+    /// Makes an empty directory in it.
+    ///
+    /// # Errors
+    /// Nothing can be made there.
+    pub fn dir(&self) -> Result<PathBuf> {
+        let path = self.0.path();
+        DirBuilder::new().mode(0o755).create(&path).map_err(at("mkdir", &path))?;
+        Ok(path)
     }
 }
 

@@ -5,7 +5,7 @@ use lamel_image::platform::Platform;
 use lamel_image::registry::Wanted;
 
 use super::{Teller, TransferArgs, reference};
-use crate::image::store::StoreArgs;
+use crate::image::StoreArgs;
 use crate::output::print;
 
 /// Pull an image from a registry; it can be mounted as soon as this returns

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::{Teller, TransferArgs, reference};
-use crate::image::store::StoreArgs;
+use crate::image::StoreArgs;
 use crate::output::print;
 
 /// Push an image to a registry

@@ -1,0 +1,38 @@
+//! `lamel prune`
+
+use anyhow::Result;
+use lamel_image::store::{Named, Prune};
+
+use super::{StoreArgs, human};
+use crate::output::print;
+
+/// Remove images without a name, and everything that no image needs
+///
+/// Interrupted downloads are given up. Waits for pulls and loads that are under way.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// All images that are not mounted, also those with a name
+    #[arg(short, long)]
+    all: bool,
+    /// Taken for the sake of scripts: nothing is asked
+    #[arg(short, long, hide = true)]
+    force: bool,
+}
+
+/// Prunes.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let store = args.store.open()?;
+    let which = if args.all { Prune::Unused } else { Prune::Unnamed };
+    // Asked to wait, there is always an answer.
+    let collected = store.prune(which, true)?.unwrap_or_default();
+    let image = |image: &Named| match &image.name {
+        Some(name) => format!("Untagged: {name}"),
+        None => format!("Removed: {}", image.descriptor.digest),
+    };
+    let images = collected.images.iter().map(image);
+    let blobs = collected.blobs.iter().map(|blob| format!("Deleted: {blob}"));
+    let total = format!("Total reclaimed space: {}", human::size(collected.bytes));
+    print(images.chain(blobs).chain([total]).map(String::into_bytes))
+}
