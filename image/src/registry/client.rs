@@ -23,7 +23,8 @@ pub(super) struct Client {
     retry: Retry,
     /// Its address, once it is known which protocol it speaks. Held while that is found out, once for all threads.
     base: Mutex<Option<Uri>>,
-    /// Held while a token is asked for, so that all threads use one. Taken after `base`, if with it.
+    /// Held while a token is asked for, so that all threads use one. `base` may be taken while it is held, never the
+    /// other way round.
     auth: Mutex<Auth>,
     /// Looked up when it is first asked for: a helper may want a passphrase.
     credential: OnceLock<Option<Credential>>,

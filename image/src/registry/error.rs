@@ -149,6 +149,14 @@ pub enum RegistryError {
     /// The system's certificates cannot be read.
     #[error("no certificate authority of the system can be read ({0}): install ca-certificates, or set SSL_CERT_FILE")]
     Roots(String),
+    /// A file of certificates for one host.
+    #[error("{}: {reason}", .path.display())]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file of credentials or a helper.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -231,7 +239,7 @@ fn asker(anonymous: &bool) -> &'static str {
 /// What helps against a certificate that is not believed.
 fn hint(text: &str) -> &'static str {
     if text.contains("certificate") {
-        " (--tls-verify=false trusts any certificate; SSL_CERT_FILE names further authorities)"
+        " (--tls-verify=false trusts any; /etc/containers/certs.d/HOST/*.crt holds further authorities)"
     } else {
         ""
     }

@@ -228,10 +228,15 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     Some((start.trim().parse().ok()?, whole.trim().parse().ok()))
 }
 
+/// Whether a layer is one that registries do not keep.
+pub(super) fn is_foreign(descriptor: &Descriptor) -> bool {
+    let kind = &descriptor.media_type;
+    kind.contains(".nondistributable.") || kind.contains("rootfs.foreign.")
+}
+
 /// Where else a layer lies that registries do not keep; by https alone, for nothing else protects who asks.
 fn foreign(descriptor: &Descriptor) -> Vec<Uri> {
-    let kind = &descriptor.media_type;
-    if !kind.contains(".nondistributable.") && !kind.contains("rootfs.foreign.") {
+    if !is_foreign(descriptor) {
         return Vec::new();
     }
     let urls = descriptor.other.get("urls").and_then(serde_json::Value::as_array);

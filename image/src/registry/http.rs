@@ -1,20 +1,25 @@
 //! One exchange with one host: TLS, time limits, redirects, and answers of bounded length.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RETRY_AFTER};
+use parking_lot::Mutex;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, LOCATION, RETRY_AFTER};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, SendBody};
 
 use super::endpoint::is_loopback;
 use super::error::{RegistryError, shown};
 use super::retry::retry_after;
+use super::tls::HostCertificates;
 
+/// A body of more bytes is announced.
+const LARGE: u64 = 1 << 20;
 /// How often one may be sent elsewhere.
 const MAX_REDIRECTS: usize = 10;
 /// The longest answer that says why something failed.
@@ -94,13 +99,14 @@ pub(super) struct Response {
 #[derive(Clone)]
 pub(super) struct Http {
     timeouts: Timeouts,
-    verified: Arc<OnceLock<Agent>>,
-    unverified: Arc<OnceLock<Agent>>,
+    certificates: HostCertificates,
+    /// Held while the system's certificates are read, once for all threads.
+    agents: Arc<Mutex<HashMap<Kind, Agent>>>,
 }
 
 impl Http {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, verified: Arc::default(), unverified: Arc::default() }
+    pub(super) fn new(timeouts: Timeouts, certificates: HostCertificates) -> Self {
+        Self { timeouts, certificates, agents: Arc::default() }
     }
 
     /// Sends a request, and follows where the answer sends it. Whether any certificate and http in place of https
@@ -149,26 +155,32 @@ impl Http {
             Body::File(part) => (Section::File(part), part.len),
         };
         let answer = if bodiless {
-            run(agent, uri, head.map(|()| SendBody::none()))
+            run(&agent, head.map(|()| SendBody::none()), self.timeouts.silence)
         } else {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
-            run(agent, uri, head.map(|()| SendBody::from_reader(&mut section)))
+            if len > LARGE {
+                // Whoever does not want it says so before it is sent.
+                head.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+            }
+            // A registry may move a whole blob to its place before it answers.
+            let patience = self.timeouts.silence.saturating_mul(5);
+            run(&agent, head.map(|()| SendBody::from_reader(&mut section)), patience)
         };
         let (parts, body) = answer.map_err(failed)?.into_parts();
         Ok(Response { method, uri: uri.clone(), status: parts.status, headers: parts.headers, body })
     }
 
-    fn agent(&self, uri: &Uri, insecure: bool) -> Result<&Agent, RegistryError> {
-        let unverified = insecure || uri.scheme_str() != Some("https");
-        let agent = if unverified { &self.unverified } else { &self.verified };
-        if let Some(agent) = agent.get() {
-            return Ok(agent);
+    /// Who keeps the connections to a host: one for all hosts, but for those that have certificates of their own.
+    fn agent(&self, uri: &Uri, insecure: bool) -> Result<Agent, RegistryError> {
+        let tls = uri.scheme_str() == Some("https");
+        let kind =
+            Kind { verified: tls && !insecure, dir: if tls { self.certificates.dir(&uri.host_port()) } else { None } };
+        let mut agents = self.agents.lock();
+        if let Some(agent) = agents.get(&kind) {
+            return Ok(agent.clone());
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        let tls = if unverified { tls.disable_verification(true) } else { tls.root_certs(roots()?) };
         let config = Agent::config_builder()
-            .tls_config(tls.build())
+            .tls_config(super::tls::config(kind.dir.as_deref(), kind.verified)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -178,32 +190,27 @@ impl Http {
             .timeout_per_read(Some(self.timeouts.silence))
             .timeout_per_write(Some(self.timeouts.silence))
             .build();
-        Ok(agent.get_or_init(|| config.new_agent()))
+        Ok(agents.entry(kind).or_insert(config.new_agent()).clone())
     }
+}
+
+/// Which hosts an agent is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    verified: bool,
+    /// Of certificates for one host.
+    dir: Option<PathBuf>,
 }
 
 fn run(
     agent: &Agent,
-    uri: &Uri,
     request: ureq::http::Request<SendBody<'_>>,
+    silence: Duration,
 ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-    match uri.host().is_some_and(is_loopback) {
-        // No proxy leads to this machine.
-        true => agent.run(agent.configure_request(request).proxy(None).build()),
-        false => agent.run(request),
-    }
-}
-
-/// The authorities that the system trusts.
-fn roots() -> Result<RootCerts, RegistryError> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(RegistryError::Roots(reasons.join("; ")));
-    }
-    let certificates: Vec<Certificate<'static>> =
-        found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    Ok(RootCerts::new_with_certs(&certificates))
+    let local = request.uri().host().is_some_and(is_loopback);
+    let configured = agent.configure_request(request).timeout_per_read(Some(silence));
+    // No proxy leads to this machine.
+    agent.run(if local { configured.proxy(None) } else { configured }.build())
 }
 
 impl Response {

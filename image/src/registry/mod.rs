@@ -1,7 +1,7 @@
 //! Registries: where images are pulled from and pushed to (OCI distribution 1.1, Docker registry API v2).
 //!
 //! Reading order: `endpoint` and `conf` (where a name leads), `client` (one registry: its protocol, who one is there),
-//! `fetch` and `upload` (manifests and blobs), `http` (one exchange). `challenge`, `token` and `credentials` show who
+//! `fetch` and `upload` (manifests and blobs), `http` and `tls` (one exchange). `challenge`, `token` and `credentials` show who
 //! asks; `retry` says when again. `pull` and `push` are what all of it is for.
 //!
 //! What must not happen: credentials or tokens go to the registry that they are for and to who gives its tokens,
@@ -19,6 +19,7 @@ mod http;
 mod pull;
 mod push;
 mod retry;
+mod tls;
 mod token;
 mod transfer;
 mod upload;
@@ -40,6 +41,7 @@ pub use transfer::{Progress, Step, TransferError};
 use client::Client;
 use endpoint::Endpoint;
 use http::Http;
+use tls::HostCertificates;
 
 use crate::reference::Reference;
 
@@ -87,7 +89,7 @@ impl Registries {
     pub fn new(options: Options, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, RegistryError> {
         let conf = Conf::load(variable)?;
         let keyring = Keyring::new(options.authfile.as_deref(), variable).with_given(options.credential.clone());
-        let http = Http::new(options.timeouts);
+        let http = Http::new(options.timeouts, HostCertificates::new(variable));
         Ok(Self { options, conf, keyring: Arc::new(keyring), http })
     }
 
@@ -97,8 +99,12 @@ impl Registries {
 
     /// Where an image is pulled from, mirrors first.
     fn sources(&self, reference: &Reference) -> Result<Vec<Client>, RegistryError> {
-        let endpoints = self.conf.endpoints(reference, self.options.security)?;
-        Ok(endpoints.into_iter().map(|endpoint| self.client(endpoint)).collect())
+        let mut endpoints = self.conf.endpoints(reference, self.options.security)?;
+        let last = endpoints.pop().map(|endpoint| self.client(endpoint));
+        // There is somebody else to ask: a mirror is not waited for.
+        let retry = Retry { retries: self.options.retry.retries.min(1), ..self.options.retry };
+        let mirror = |endpoint| Client::new(self.http.clone(), endpoint, Arc::clone(&self.keyring), retry);
+        Ok(endpoints.into_iter().map(mirror).chain(last).collect())
     }
 
     /// Where an image is pushed to: the registry itself.

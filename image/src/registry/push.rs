@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Registries;
 use super::client::Client;
 use super::error::RegistryError;
+use super::fetch::is_foreign;
 use super::transfer::{Progress, Step, TransferError, each};
 use super::upload::{Blob, Pushed};
 use crate::digest::{Digest, Mismatch};
@@ -155,7 +156,9 @@ impl Load {
     }
 
     fn add_blobs(&mut self, manifest: &Manifest) {
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
+        // What must not be distributed stays where its manifest says that it lies.
+        let layers = manifest.layers.iter().filter(|layer| !(is_foreign(layer) && layer.other.contains_key("urls")));
+        for blob in layers.chain([&manifest.config]) {
             self.blobs.insert(blob.digest, blob.clone());
         }
     }
