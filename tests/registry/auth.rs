@@ -107,6 +107,23 @@ fn by_name_and_password() {
     in_and_out(&user, &registry, &Image::new(&[("f", noise(8, 100_000))]), &String::new);
 }
 
+#[test]
+fn a_mistake_on_the_command_line_is_told_without_secrets() {
+    let user = User::new();
+    for args in [
+        &["login", "-u", "me", "-p", "hunter2", "not/a/registry"][..],
+        &["login", "-p", "hunter2", "--password-stdin", "h.example"],
+        &["pull", "--creds", "me:hunter2", "Not:A:Name"],
+        &["pull", "--creds", ":hunter2", "--retry", "0", "127.0.0.1:1/app"],
+        &["pull", "--creds", "me:hunter2", "--no-such-option", "127.0.0.1:1/app"],
+        &["pull", "--creds", "me:hunter2", "--retry", "0", "127.0.0.1:1/app"],
+    ] {
+        let done = traced(&user, args);
+        assert!(!done.success(), "{args:?}");
+        silent(&done, "");
+    }
+}
+
 /// Who gives tokens: to whoever knows the password, for everything that is asked for.
 fn token_server(dir: &Path) -> Server {
     let subject = "-subj /CN=tokens -days 30 -nodes";
@@ -186,12 +203,10 @@ fn by_tokens() {
     assert_eq!(mounts.len(), 1, "to mount, both repositories are asked for at once");
 }
 
-#[test]
-fn by_certificate() {
-    let user = User::new();
-    let dir = user.scratch.dir("registry");
+/// An authority, and a certificate of this machine, which is a client's too.
+fn make_certificates(dir: &Path) {
     run_in(
-        &dir,
+        dir,
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=ca -keyout ca.key \
          -out ca.pem 2> /dev/null
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout tls.key -out tls.csr \
@@ -200,6 +215,13 @@ fn by_certificate() {
          openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out tls.pem \
          2> /dev/null",
     );
+}
+
+#[test]
+fn by_certificate() {
+    let user = User::new();
+    let dir = user.scratch.dir("registry");
+    make_certificates(&dir);
     let tls = format!("  tls: {{certificate: {0}/tls.pem, key: {0}/tls.key}}\n", dir.display());
     let registry = Daemon::start(&dir, "", &tls);
     let image = Image::new(&[("f", noise(13, 20_000))]);
@@ -215,4 +237,27 @@ fn by_certificate() {
     command.env("SSL_CERT_FILE", dir.join("ca.pem"));
     let trusted = spawn_captured(command, TIMEOUT);
     assert_eq!(trusted.stdout.trim(), image.manifest.digest, "{}", trusted.stderr);
+    let certs = user.scratch.dir(format!("home/.config/containers/certs.d/{}", registry.host()));
+    fs::copy(dir.join("ca.pem"), certs.join("ca.crt")).unwrap();
+    assert_eq!(user.lamel(&["pull", "--tls-verify", &name]), image.manifest.digest, "an authority for this host");
+}
+
+#[test]
+fn by_certificates_of_both() {
+    let user = User::new();
+    let dir = user.scratch.dir("registry");
+    make_certificates(&dir);
+    let tls =
+        format!("  tls: {{certificate: {0}/tls.pem, key: {0}/tls.key, clientcas: [{0}/ca.pem]}}\n", dir.display());
+    let registry = Daemon::start(&dir, "", &tls);
+    let image = Image::new(&[("f", noise(14, 20_000))]);
+    image.write(&user.store(), "localhost/app:1");
+    let name = format!("{}/app:1", registry.host());
+    user.fails(&["push", "--tls-verify", "--retry", "0", "localhost/app:1", &name]);
+    let certs = user.scratch.dir(format!("home/.config/containers/certs.d/{}", registry.host()));
+    for (from, to) in [("ca.pem", "ca.crt"), ("tls.pem", "me.cert"), ("tls.key", "me.key")] {
+        fs::copy(dir.join(from), certs.join(to)).unwrap();
+    }
+    assert_eq!(user.lamel(&["push", "--tls-verify", "localhost/app:1", &name]), image.manifest.digest);
+    assert_eq!(user.lamel(&["pull", "--tls-verify", &name]), image.manifest.digest);
 }

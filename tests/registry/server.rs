@@ -153,6 +153,9 @@ fn read_request(stream: &TcpStream) -> Option<Asked> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         asked.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    if asked.header("expect").is_some() {
+        (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+    }
     let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     reader.take(length).read_to_end(&mut asked.body).ok()?;
     Some(asked)

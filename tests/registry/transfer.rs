@@ -6,7 +6,9 @@ use std::process::Stdio;
 use crate::User;
 use crate::common::run_in;
 use crate::daemon::Daemon;
+use crate::faults::serve;
 use crate::fixture::{Image, noise, write_index};
+use crate::server::Server;
 
 fn app() -> Image {
     Image::new(&[("hello", b"hello\n".to_vec()), ("noise", noise(1, 300_000)), ("more", noise(2, 2_000_000))])
@@ -65,6 +67,51 @@ fn what_skopeo_pushes_lamel_pulls_and_the_reverse() {
         ),
     );
     assert_eq!(digest.lines().last(), Some(image.manifest.digest.as_str()));
+}
+
+#[test]
+fn what_is_pulled_can_be_mounted_at_once() {
+    let user = User::new();
+    let registry = Daemon::open(&user.path("registry"));
+    let image = app();
+    image.write(&user.path("layout"), "t");
+    registry.put(&user.path("layout"), "t", "app:1");
+    let name = format!("{}/app", registry.host());
+    for name in [format!("{name}:1"), format!("{name}@{}", image.manifest.digest)] {
+        user.lamel(&["pull", &name]);
+        let mountpoint = user.scratch.mnt();
+        let mountpoint = mountpoint.to_str().unwrap();
+        user.lamel(&["mount", &name, mountpoint]);
+        let read = fs::read(user.path("mnt/hello")).unwrap();
+        user.lamel(&["umount", mountpoint]);
+        assert_eq!(read, b"hello\n");
+        fs::remove_dir_all(user.store()).unwrap();
+    }
+}
+
+#[test]
+fn a_terminal_is_shown_bars() {
+    let user = User::new();
+    let image = Image::new(&[("f", noise(15, 2_000_000))]);
+    let served = image.clone();
+    // Slow enough for a bar to be drawn.
+    let pause = std::time::Duration::from_millis(400);
+    let registry = Server::start(move |asked| match asked.path.ends_with(&served.layers[0].digest) {
+        true if asked.from().is_none() => serve(&served, asked).stall(1_000_000, pause),
+        _ => serve(&served, asked),
+    });
+    let lamel = crate::Subject::lamel_bin().canonicalize().unwrap();
+    let path = user.scratch.path().display();
+    let pull = format!("{} pull --plain-http --retry-delay 10ms {}/app", lamel.display(), registry.host());
+    let said = run_in(
+        user.scratch.path(),
+        &format!(
+            "env -i TERM=xterm HOME={path}/home LAMEL_ROOT={path}/store script -qefc '{pull}' /dev/null < /dev/null"
+        ),
+    );
+    let short = &image.layers[0].digest[7..19];
+    assert!(said.contains("\u{1b}[") && said.contains(&format!("{short} [")), "{said:?}");
+    assert!(said.contains(&format!("{short}: pulled, ")) && said.contains(&image.manifest.digest), "{said:?}");
 }
 
 #[test]
