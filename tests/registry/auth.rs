@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::User;
 use crate::common::{Outcome, TIMEOUT, run_in, sh_timeout, spawn_captured};
 use crate::daemon::Daemon;
+use crate::faults::serve;
 use crate::fixture::{Image, noise};
 use crate::server::{Asked, Reply, Server};
 
@@ -21,6 +22,8 @@ const PASSWORD: &str = "hunter2:with?all&kinds";
 /// Panics if what was printed, all of the log included, has the password in it in any form.
 #[track_caller]
 fn silent(done: &Outcome, token: &str) {
+    // That is where each byte of a request would stand, sixteen a line.
+    assert!(!done.stderr.contains("TRACE ureq"), "{}", done.stderr);
     let basic = STANDARD.encode(format!("{NAME}:{PASSWORD}"));
     for secret in ["hunter2", &basic, token] {
         let said = format!("{}{}", done.stdout, done.stderr);
@@ -215,6 +218,41 @@ fn make_certificates(dir: &Path) {
          openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out tls.pem \
          2> /dev/null",
     );
+}
+
+#[test]
+fn by_an_identity_token() {
+    let user = User::new();
+    let image = Image::new(&[("f", noise(16, 20_000))]);
+    let elsewhere = Server::start(|_| Reply::new(200, r#"{"access_token":"stolen"}"#));
+    let to = elsewhere.host();
+    let tokens = Server::start(move |asked| {
+        let form = String::from_utf8_lossy(&asked.body).into_owned();
+        if asked.path.starts_with("/moved") {
+            return Reply::new(307, "").header("Location", format!("http://{to}/token"));
+        }
+        let known = form.contains("grant_type=refresh_token") && form.contains("refresh_token=hunter2:identity&");
+        if asked.method == "POST" && known && form.contains("scope=repository:app:pull&service=s") {
+            return Reply::new(200, r#"{"access_token":"hunter2-access"}"#);
+        }
+        Reply::new(401, "")
+    });
+    for place in ["token", "moved"] {
+        let realm = format!("Bearer realm=\"http://{}/{place}\",service=\"s\"", tokens.host());
+        let served = image.clone();
+        let registry = Server::start(move |asked| match asked.header("authorization") {
+            Some("Bearer hunter2-access") => serve(&served, asked),
+            _ => Reply::new(401, "").header("WWW-Authenticate", realm.clone()),
+        });
+        let auths = json!({"auths": {registry.host(): {"identitytoken": "hunter2:identity"}}});
+        fs::write(user.path("auth.json"), auths.to_string()).unwrap();
+        let name = format!("{}/app", registry.host());
+        let done = traced(&user, &["pull", "--plain-http", "--authfile", "auth.json", &name]);
+        silent(&done, "hunter2-access");
+        assert_eq!(done.success(), place == "token", "{}", done.stderr);
+        assert_eq!(done.stderr.contains("for its first host alone"), place == "moved", "{}", done.stderr);
+    }
+    assert_eq!(elsewhere.asked("").len(), 0);
 }
 
 #[test]

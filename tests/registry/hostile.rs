@@ -128,7 +128,7 @@ fn credentials_stay_with_their_host() {
             }
         });
         let name = format!("{}/app{}", registry.host(), ask.trim_matches('/'));
-        let args = ["pull", "--plain-http", "--retry", "0", "--creds", "me:hunter2", &name];
+        let args = ["--log-level", "trace", "pull", "--plain-http", "--retry", "0", "--creds", "me:hunter2", &name];
         if ask.is_empty() {
             // The signature of the address is part of it.
             let done = user.outcome(&args);

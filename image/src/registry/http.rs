@@ -125,7 +125,12 @@ impl Http {
                 return Ok(response);
             }
             let location = response.header(&LOCATION).unwrap_or_default().to_owned();
-            uri = redirected(&uri, &location, insecure)?;
+            let target = redirected(&uri, &location, insecure)?;
+            // The form that asks for a token holds another.
+            if request.method == Method::POST && !same_origin(&target, &request.uri) {
+                return Err(refused_redirect(&uri, &location, "what is posted is for its first host alone"));
+            }
+            uri = target;
         }
         Err(refused_redirect(&uri, "", "it is one too many"))
     }
