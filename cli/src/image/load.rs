@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use lamel_image::archive::{self, Input};
 use lamel_image::reference::Reference;
+use lamel_image::store::Prune;
 
 use super::StoreArgs;
 use crate::output::print;
@@ -35,7 +36,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let shown = args.input.display();
     let input = open(&args.input).with_context(|| shown.to_string())?;
     let writer = store.writer()?;
-    let loaded = archive::load(&writer, input, args.tag.as_ref()).with_context(|| shown.to_string())?;
+    let loaded = archive::load(&writer, input, args.tag.as_ref()).with_context(|| shown.to_string());
+    drop(writer);
+    if loaded.is_err() {
+        // Layers that came before what is wrong.
+        store.prune(Prune::Garbage, false).ok();
+    }
+    let loaded = loaded?;
     print(loaded.iter().flat_map(|image| {
         let digest = image.descriptor.digest;
         match image.names.as_slice() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Named, Store};
 
@@ -61,5 +61,9 @@ pub(crate) fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Re
     let named = store.find(name)?;
     let host = Platform::host();
     let image = store.image(&named.descriptor, platform.unwrap_or(&host)).with_context(|| name.to_owned())?;
+    // An image by itself is for whoever names it, unless a platform is named too.
+    if let Some(wanted) = platform.filter(|wanted| image.config.platform().distance(wanted).is_none()) {
+        bail!("{name} is for {}, not for {wanted}", image.config.platform());
+    }
     Ok((named, image))
 }

@@ -32,6 +32,8 @@ pub(super) fn images(members: &Members, writer: &Writer<'_>) -> Result<Vec<Loade
 }
 
 fn image(members: &Members, writer: &Writer<'_>, item: Item) -> Result<Loaded> {
+    // Before anything is taken in.
+    let names = item.repo_tags.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
     let failed = |source| ArchiveError::Document { name: item.config.clone(), source };
     let missing = || ArchiveError::Missing(item.config.clone());
     let bytes = members.read("configuration", &item.config, MAX_CONFIG)?.ok_or_else(missing)?;
@@ -43,6 +45,5 @@ fn image(members: &Members, writer: &Writer<'_>, item: Item) -> Result<Loaded> {
     let layers = item.layers.iter().zip(diff_ids);
     let layers =
         layers.map(|(name, diff_id)| take_layer(writer, members, name, *diff_id)).collect::<Result<Vec<_>>>()?;
-    let names = item.repo_tags.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
     Ok(Loaded { descriptor: add_image(writer, &bytes, &layers)?, names })
 }

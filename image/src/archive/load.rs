@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::members::{Input, Member, Members};
 use super::{ArchiveError, Result, docker, v1};
 use crate::decompress::{Compression, peek};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, Hasher, Mismatch};
 use crate::manifest::{
     Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, Manifest, ManifestError, media,
 };
@@ -166,7 +166,11 @@ impl Oci<'_> {
                 parsed.check_belongs_to(&manifest).map_err(failed)?;
                 for (layer, diff_id) in manifest.layers.iter().zip(&parsed.rootfs.diff_ids) {
                     let blob = LayerBlob { digest: layer.digest, size: layer.size, diff_id: *diff_id };
-                    let data = self.members.need(&place(&layer.digest))?.data;
+                    let Member { size: found, data } = self.members.need(&place(&layer.digest))?;
+                    if found != layer.size {
+                        let (digest, expected) = (layer.digest, layer.size);
+                        return Err(StoreError::from(Mismatch::Size { digest, expected, found }).into());
+                    }
                     take(self.writer, &blob, data)?;
                 }
                 self.writer.put(&manifest.config.media_type, &config)?;

@@ -20,7 +20,7 @@ use crate::manifest::{MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, chain_ids, medi
 /// Which images are removed before what none needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prune {
-    /// None.
+    /// None; interrupted downloads stay as well.
     Garbage,
     /// Those without a name.
     Unnamed,
@@ -68,8 +68,9 @@ impl Store {
         for (kind, keep) in [("blobs", &needed.blobs), ("stacks", &needed.stacks), ("layers", &needed.layers)] {
             self.remove_others(kind, keep, &mut collected)?;
         }
-        let partial = self.own.join("partial");
-        each(&partial, |path| remove(path, &mut collected.bytes))?;
+        if which != Prune::Garbage {
+            each(&self.own.join("partial"), |path| remove(path, &mut collected.bytes))?;
+        }
         staging::sweep(&self.own.join(TMP));
         Ok(Some(collected))
     }

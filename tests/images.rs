@@ -1,0 +1,21 @@
+//! Images in the store and on mounts, by the binary: in every shape that tools write them, equal to what tools extract,
+//! as a user without privileges, hostile ones, and under a hail of kills.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
+
+mod common;
+
+#[path = "images/chaos.rs"]
+mod chaos;
+#[path = "images/commands.rs"]
+mod commands;
+#[path = "images/equal.rs"]
+mod equal;
+#[path = "images/hostile.rs"]
+mod hostile;
+#[path = "images/place.rs"]
+mod place;
+#[path = "images/shapes.rs"]
+mod shapes;
+#[path = "images/users.rs"]
+mod users;
