@@ -7,6 +7,8 @@ mod common;
 
 #[path = "registry/auth.rs"]
 mod auth;
+#[path = "registry/chaos.rs"]
+mod chaos;
 #[path = "registry/daemon.rs"]
 mod daemon;
 #[path = "registry/faults.rs"]

@@ -128,14 +128,13 @@ impl Conf {
             if entry.prefix.is_empty() {
                 entry.prefix.clone_from(&entry.location);
             }
-            let wildcard = entry.prefix.starts_with("*.");
-            let places = entry.mirror.iter().map(|mirror| &mirror.location);
-            let own = (!entry.location.is_empty() || !wildcard).then_some(&entry.location);
-            if let Some(location) = own.into_iter().chain(places).find(|location| split(location).is_none()) {
-                // An entry may name a prefix alone, to block it or to mark it insecure.
-                if !location.is_empty() || entry.prefix.is_empty() {
-                    return Err(ConfError::Location { path: path.to_owned(), location: location.clone() });
-                }
+            let is_place = |location: &&String| split(location).is_some();
+            // An entry may name a prefix alone, to block it or to mark it insecure.
+            let prefix_alone = entry.location.is_empty() && !entry.prefix.is_empty();
+            let own = (!prefix_alone).then_some(&entry.location);
+            let mirrors = entry.mirror.iter().map(|mirror| &mirror.location);
+            if let Some(location) = own.into_iter().chain(mirrors).find(|location| !is_place(location)) {
+                return Err(ConfError::Location { path: path.to_owned(), location: location.clone() });
             }
             path.clone_into(&mut entry.file);
             self.entries.retain(|other| other.prefix != entry.prefix);
@@ -292,6 +291,8 @@ mod tests {
         for location in ["http://h.example", "h example", "mirror", "h.example/../x", "h.example/UP", ""] {
             assert!(conf(&format!("[[registry]]\nlocation = {location:?}")).is_err(), "{location:?}");
         }
+        let mirror = "[[registry]]\nprefix = \"h.example\"\n[[registry.mirror]]\nlocation = \"\"";
+        assert!(matches!(conf(mirror), Err(ConfError::Location { .. })));
         assert!(matches!(conf("[[registry]"), Err(ConfError::Malformed { .. })));
     }
 

@@ -179,7 +179,7 @@ impl Http {
     fn agent(&self, uri: &Uri, insecure: bool) -> Result<Agent, RegistryError> {
         let tls = uri.scheme_str() == Some("https");
         let kind =
-            Kind { verified: tls && !insecure, dir: if tls { self.certificates.dir(&uri.host_port()) } else { None } };
+            Kind { verified: tls && !insecure, dir: if tls { self.certificates.dir(&host_port(uri)) } else { None } };
         let mut agents = self.agents.lock();
         if let Some(agent) = agents.get(&kind) {
             return Ok(agent.clone());
@@ -295,7 +295,7 @@ impl Read for Section<'_> {
 
 /// An address without its query, which may hold what is secret.
 pub(super) fn url(uri: &Uri) -> String {
-    format!("{}://{}{}", uri.scheme_str().unwrap_or("http"), uri.host_port(), uri.path())
+    format!("{}://{}{}", uri.scheme_str().unwrap_or("http"), host_port(uri), uri.path())
 }
 
 fn name_of(method: &Method) -> &'static str {
@@ -309,19 +309,10 @@ fn name_of(method: &Method) -> &'static str {
     }
 }
 
-/// Host and port alone.
-trait HostPort {
-    fn host_port(&self) -> String;
-}
-
-impl HostPort for Uri {
-    fn host_port(&self) -> String {
-        let host = self.host().unwrap_or_default();
-        match self.port_u16() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }
-    }
+/// Host and port of an address, as it spells them.
+fn host_port(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or_default();
+    uri.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Whether two addresses are served by one server, so that what is secret for one is not for the other.

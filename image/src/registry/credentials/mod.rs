@@ -144,6 +144,8 @@ pub struct Keyring {
     given: Option<Credential>,
     /// In this order; new ones go to the first.
     files: Vec<PathBuf>,
+    /// Whether somebody said that the file is there.
+    named: bool,
     /// Directories in which helpers are looked for.
     path: Vec<PathBuf>,
 }
@@ -167,7 +169,7 @@ impl Keyring {
         let path = std::env::split_paths(&search).filter(|dir| dir.is_absolute()).collect();
         let chosen = variable("REGISTRY_AUTH_FILE").filter(|file| !file.is_empty()).map(PathBuf::from);
         if let Some(file) = authfile.map(Path::to_owned).or(chosen) {
-            return Self { given: None, files: vec![file], path };
+            return Self { given: None, files: vec![file], named: true, path };
         }
         let uid = rustix::process::getuid();
         let runtime = match absolute("XDG_RUNTIME_DIR") {
@@ -179,7 +181,8 @@ impl Keyring {
         let docker = absolute("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
         let config = config.map(|dir| dir.join("containers/auth.json"));
         let docker = docker.map(|dir| dir.join("config.json"));
-        Self { given: None, files: [runtime, config, docker].into_iter().flatten().collect(), path }
+        let files = [runtime, config, docker].into_iter().flatten().collect();
+        Self { given: None, files, named: false, path }
     }
 
     /// The same, but these credentials count for every registry.
@@ -197,7 +200,13 @@ impl Keyring {
             return Ok(self.given.clone());
         }
         for path in &self.files {
-            let Some(file) = AuthFile::read(path)? else { continue };
+            let Some(file) = AuthFile::read(path)? else {
+                if self.named {
+                    let source = std::io::ErrorKind::NotFound.into();
+                    return Err(CredentialsError::File { path: path.clone(), source });
+                }
+                continue;
+            };
             if let Some(name) = file.helper(registry) {
                 let found = Helper::find(name, &self.path, path)?.get(server(registry))?;
                 if found.is_some() {
@@ -294,6 +303,8 @@ mod tests {
         assert_eq!(moved.files[2], Path::new("/d/config.json"));
         assert_eq!(keyring(None, &[("REGISTRY_AUTH_FILE", "/x"), all[0]]).files, [Path::new("/x")]);
         assert_eq!(keyring(Some("y"), &[("REGISTRY_AUTH_FILE", "/x")]).files, [Path::new("y")]);
+        let missing = keyring(Some("/nowhere/auth.json"), &[]).find("h.example", "").unwrap_err();
+        assert!(matches!(missing, CredentialsError::File { .. }), "{missing}");
     }
 
     #[test]
