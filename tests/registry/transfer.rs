@@ -127,6 +127,12 @@ fn several_images_under_one_name() {
     assert_eq!(user.lamel(&["pull", &name]), index.digest);
     assert!(user.has_blob(&images[host].layers[0].digest));
     assert!(!user.has_blob(&images[1 - host].layers[0].digest));
+    // What is not for this host is not missing.
+    user.lamel(&["verify"]);
+    user.lamel(&["prune"]);
+    assert!(user.lamel(&["images", "--digests"]).contains(&index.digest));
+    user.lamel(&["save", "--format", "oci-archive", "-o", "saved.tar", &name]);
+    run_in(user.scratch.path(), "skopeo inspect oci-archive:saved.tar > /dev/null");
     // Of the index the store has one image: that one is pushed.
     let one = user.outcome(&["push", &name, &format!("{}/one:1", registry.host())]);
     assert_eq!(one.stdout.trim(), images[host].manifest.digest, "{}", one.stderr);
