@@ -43,7 +43,10 @@ for target in "${targets[@]}"; do
     printf '\n== %s\n' "$target"
     start=$SECONDS
     case $target in
-        unit) cargo test --locked --workspace --lib --bins || failed+=("$target") ;;
+        unit)
+            cargo test --locked --workspace --lib --bins || failed+=("$target")
+            cargo test --locked -p lamel-image --tests || failed+=(image)
+            ;;
         *) cargo test --locked -p lamel-cli --test "$target" || failed+=("$target") ;;
     esac
     printf '== %s: %d s\n' "$target" $((SECONDS - start))

@@ -103,30 +103,34 @@ impl Store {
     /// A blob is missing or damaged, or a layer cannot be indexed.
     pub fn open_image(&self, image: &Image) -> Result<Opened> {
         let _held = self.hold()?;
-        let layers = match self.all_layer_files(image.diff_ids()) {
-            Ok(layers) => layers,
-            Err(_) => {
-                self.writer()?.prepare(image)?;
-                self.all_layer_files(image.diff_ids())?
-            }
-        };
-        let chain_id = image.chain_id();
-        let failed = |source| StoreError::Layer { blob: chain_id, source };
-        if let Some((index, in_use)) = self.open_stack(&chain_id)
-            && let Ok(layer) = stack::open(self.root(), &layers, &index)
-        {
-            return Ok(Opened { layer: Arc::new(layer), _in_use: in_use });
+        if let Some(opened) = self.open_merged(image) {
+            return Ok(opened);
         }
-        // Missing, of another version, or damaged.
-        if let Ok(writer) = self.writer() {
-            writer.make_stack(image)?;
-            if let Some((index, in_use)) = self.open_stack(&chain_id) {
-                let layer = stack::open(self.root(), &layers, &index).map_err(failed)?;
-                return Ok(Opened { layer: Arc::new(layer), _in_use: in_use });
+        // Something is missing, damaged or of another version.
+        match self.writer() {
+            Ok(writer) => {
+                writer.prepare_layers(image)?;
+                writer.make_stack(image)?;
             }
+            // The layers by themselves may do.
+            Err(StoreError::ReadOnly(_)) => {}
+            Err(error) => return Err(error),
         }
-        let layer = stack::open_merging(self.root(), &layers).map_err(failed)?;
+        if let Some(opened) = self.open_merged(image) {
+            return Ok(opened);
+        }
+        let layers = self.all_layer_files(image.diff_ids())?;
+        let layer = stack::open_merging(self.root(), &layers);
+        let layer = layer.map_err(|source| StoreError::Layer { blob: image.chain_id(), source })?;
         Ok(Opened { layer: Arc::new(layer), _in_use: None })
+    }
+
+    /// Opens an image's layers over their merged index, if all of that is there: it tells whether they are whole.
+    fn open_merged(&self, image: &Image) -> Option<Opened> {
+        let (index, in_use) = self.open_stack(&image.chain_id())?;
+        let layers = image.diff_ids().iter().map(|diff_id| self.layer_at(diff_id)).collect::<Option<Vec<_>>>()?;
+        let layer = stack::open(self.root(), &layers, &index).ok()?;
+        Some(Opened { layer: Arc::new(layer), _in_use: in_use })
     }
 
     /// Opens the tar of one of an image's layers.
@@ -164,13 +168,16 @@ impl Writer<'_> {
     /// # Errors
     /// A blob is missing or damaged, or a layer cannot be indexed.
     pub fn prepare(&self, image: &Image) -> Result<()> {
-        for layer in image.layers() {
-            if !self.is_present(&layer)? {
-                return Err(StoreError::NoBlob(layer.digest));
-            }
-        }
+        self.prepare_layers(image)?;
         let chain_id = image.chain_id();
         if self.store.roots().any(|root| root.stack(&chain_id).exists()) { Ok(()) } else { self.make_stack(image) }
+    }
+
+    fn prepare_layers(&self, image: &Image) -> Result<()> {
+        image.layers().try_for_each(|layer| match self.is_present(&layer)? {
+            true => Ok(()),
+            false => Err(StoreError::NoBlob(layer.digest)),
+        })
     }
 
     fn make_stack(&self, image: &Image) -> Result<()> {

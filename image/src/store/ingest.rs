@@ -72,6 +72,12 @@ impl LayerFiles {
 }
 
 impl Store {
+    /// Where a layer lies, whole or not.
+    pub(super) fn layer_at(&self, diff_id: &Digest) -> Option<LayerFiles> {
+        let files = self.roots().map(|root| LayerFiles::in_dir(&root.layer(diff_id), diff_id));
+        files.into_iter().find(|files| files.tar.exists())
+    }
+
     /// A layer that can be served as it lies.
     pub(super) fn layer_files(&self, diff_id: &Digest) -> Option<LayerFiles> {
         let files = self.roots().map(|root| LayerFiles::in_dir(&root.layer(diff_id), diff_id));

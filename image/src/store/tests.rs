@@ -220,15 +220,25 @@ fn layers_are_made_of_blobs_where_they_are_missing() {
     let image = place.store.image(&manifest, &Platform::host()).unwrap();
     for spoil in [
         |dir: &Path| fs::remove_dir_all(dir),
-        |dir: &Path| fs::remove_file(dir.join("index")),
+        |dir: &Path| fs::remove_file(dir.join("tar")),
         |dir: &Path| fs::write(dir.join("tar"), "short"),
     ] {
         place.store.open_image(&image).unwrap();
         spoil(&place.store.own.layer(&names.diff_id)).unwrap();
         place.store.open_image(&image).unwrap();
+        assert!(place.store.layer_files(&names.diff_id).is_some());
     }
     fs::write(place.store.own.stack(&image.chain_id()), "x").unwrap();
     place.store.open_image(&image).unwrap();
+    // The index of another image in its place.
+    let (other, _) = add_image(&place.store, "other", "y");
+    let other = place.store.image(&other, &Platform::host()).unwrap();
+    place.store.open_image(&other).unwrap();
+    let stacks = [&image, &other].map(|image| place.store.own.stack(&image.chain_id()));
+    fs::copy(&stacks[1], &stacks[0]).unwrap();
+    let opened = place.store.open_image(&image).unwrap();
+    assert_eq!(opened.layer.index().objects(), 3);
+    assert_ne!(fs::read(&stacks[0]).unwrap(), fs::read(&stacks[1]).unwrap());
     // And from a store that is only read.
     let store = Store::open(&place.dir.path().join("other"), &[place.store.root().to_owned()]).unwrap();
     assert!(store.find("a").unwrap().additional);
