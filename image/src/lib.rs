@@ -16,6 +16,7 @@ pub mod registry;
 pub mod stack;
 pub mod store;
 
+mod read_ahead;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
 mod tar;
