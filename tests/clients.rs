@@ -2,7 +2,7 @@
 //!
 //! The same session runs three times: over plain copies of each layer (storage driver `vfs`), which is the truth, over
 //! fuse-overlayfs, and over lamel under its name. What containers see, `podman diff` and every layer of the saved
-//! images must be the same; fuse-overlayfs's own faults are listed in `clients/fuse-overlayfs-faults.txt`.
+//! images must be the same; fuse-overlayfs's own faults are printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 

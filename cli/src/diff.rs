@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", group = "subject")]
     upper: Option<PathBuf>,
     /// A lower layer; the first one given is the top
-    #[arg(long, value_name = "DIR", requires = "upper")]
+    #[arg(long, value_name = "DIR", requires = "upper", conflicts_with = "mountpoint")]
     lower: Vec<PathBuf>,
     /// One JSON array of objects with `kind` and `path`
     #[arg(long)]
@@ -35,6 +35,8 @@ pub(crate) struct Args {
 
 /// The virtual xattr that holds a mount's layers.
 const QUESTION: &str = "system.lamel.layers";
+/// The one that holds the daemon's process id.
+const PID_QUESTION: &str = "system.lamel.pid";
 
 #[derive(Debug, Serialize)]
 struct Line {
@@ -78,21 +80,41 @@ fn layers_of(mountpoint: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     };
     let (upper, lowers) = parse(&answer);
     let Some(upper) = upper else { bail!("{shown} is mounted without an upper: nothing can differ") };
-    if upper.starts_with(&place) {
-        bail!("{shown} covers its own upper layer {}; unmount it and use --upper", upper.display());
-    }
-    Ok((upper, lowers))
+    let pid = || {
+        let answer = ask(&place, PID_QUESTION).with_context(|| shown.to_string())?;
+        String::from_utf8(answer).context("the daemon gave no process id")
+    };
+    let reachable = |layer: LayerPath| match layer.fd {
+        // The path leads into the mount; the daemon has what is below.
+        Some(fd) if layer.path.starts_with(&place) => Ok(format!("/proc/{}/fd/{fd}", pid()?).into()),
+        _ => Ok(layer.path),
+    };
+    let lowers: Result<Vec<PathBuf>> = lowers.into_iter().map(reachable).collect();
+    Ok((reachable(upper)?, lowers?))
 }
 
-fn parse(answer: &[u8]) -> (Option<PathBuf>, Vec<PathBuf>) {
+/// A layer, as its daemon names it.
+#[derive(Debug, PartialEq, Eq)]
+struct LayerPath {
+    path: PathBuf,
+    /// The daemon's descriptor of it.
+    fd: Option<u32>,
+}
+
+fn parse(answer: &[u8]) -> (Option<LayerPath>, Vec<LayerPath>) {
     let (mut upper, mut lowers) = (None, Vec::new());
     for line in answer.split(|byte| *byte == b'\n') {
         let mut fields = line.splitn(2, |byte| *byte == b'\t');
-        let (role, path) = (fields.next(), fields.next());
-        let path = path.map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
+        let (Some(role), Some(value)) = (fields.next(), fields.next()) else { continue };
+        let layer = || LayerPath { path: PathBuf::from(OsString::from_vec(value.to_vec())), fd: None };
         match role {
-            Some(b"upper") => upper = path,
-            Some(b"lower") => lowers.extend(path),
+            b"upper" => upper = Some(layer()),
+            b"lower" => lowers.push(layer()),
+            b"fd" => {
+                if let Some(layer) = lowers.last_mut().or(upper.as_mut()) {
+                    layer.fd = std::str::from_utf8(value).ok().and_then(|number| number.parse().ok());
+                }
+            }
             _ => {}
         }
     }
@@ -105,9 +127,10 @@ mod tests {
 
     #[test]
     fn the_daemon_names_its_layers() {
-        let (upper, lowers) = parse(b"upper\t/u\nwork\t/w\nlower\t/a\tb\nlower\t/c\n");
-        assert_eq!(upper, Some("/u".into()));
-        assert_eq!(lowers, ["/a\tb", "/c"].map(PathBuf::from));
+        let (upper, lowers) = parse(b"upper\t/u\nfd\t7\nwork\t/w\nlower\t/a\tb\nlower\t/c\nfd\t9\n");
+        let layer = |path: &str, fd| LayerPath { path: path.into(), fd };
+        assert_eq!(upper, Some(layer("/u", Some(7))));
+        assert_eq!(lowers, [layer("/a\tb", None), layer("/c", Some(9))]);
         assert_eq!(parse(b"lower\t/a\n").0, None);
     }
 }

@@ -1,6 +1,7 @@
 //! `lamel explain`
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 /// Tell which layer gives an object inside a mount, and which marks and copies decide
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An object inside a mount; links are not followed
+    /// An object inside a mount, or a name that a layer deletes; links are not followed
     path: PathBuf,
     /// One JSON object
     #[arg(long)]
@@ -38,6 +39,7 @@ struct Fact {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let answer = match ask(&args.path, QUESTION) {
         Ok(answer) => answer,
+        Err(errno @ (Errno::NOENT | Errno::IO | Errno::LOOP)) => explain_absence(&args.path, errno)?,
         Err(errno) if is_foreign(errno) => {
             bail!("{}: not inside a mount of lamel", args.path.display())
         }
@@ -53,6 +55,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let width = facts.iter().map(|fact| fact.key.chars().count()).max().unwrap_or_default();
     lines.extend(facts.iter().map(|fact| format!("  {:width$}  {}", fact.key, fact.values.join("  ")).into_bytes()));
     print(lines)
+}
+
+/// Why nothing is there, or an error: its directory's daemon knows the whiteouts and the faults.
+fn explain_absence(path: &Path, errno: Errno) -> Result<Vec<u8>> {
+    let nothing = || Err(errno).with_context(|| path.display().to_string());
+    let Some(name) = path.file_name() else { return nothing() };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut question = OsString::from(QUESTION);
+    question.push("/");
+    question.push(name);
+    match ask(parent, &question) {
+        Ok(answer) => Ok(answer),
+        Err(Errno::PERM) => bail!("{}: {OUTSIDE_ONLY}", path.display()),
+        Err(_) => nothing(),
+    }
 }
 
 fn parse(answer: &str) -> Vec<Fact> {

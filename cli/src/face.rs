@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::Options;
-use lamel_unionfs::options::Dialect;
+use lamel_unionfs::options::{Dialect, Io};
 
 use crate::launch::{complain, launch};
 use crate::log::LogArgs;
@@ -110,7 +110,6 @@ fn mount(found: Invocation) -> Result<()> {
     let root = rustix::process::geteuid().is_root();
     let mut options = Options::fuse_overlayfs(found.mountpoint, root);
     options.device_whiteouts = std::env::var_os(NO_DEVICES_VARIABLE).is_none();
-    options.passthrough = std::env::var_os(NO_PASSTHROUGH_VARIABLE).is_none();
     if found.single_threaded {
         options.threads = Some(1);
     }
@@ -121,6 +120,9 @@ fn mount(found: Invocation) -> Result<()> {
         for warning in options.parse(Dialect::FuseOverlayfs, text)? {
             warn(&warning.to_string());
         }
+    }
+    if options.io == Io::Passthrough && std::env::var_os(NO_PASSTHROUGH_VARIABLE).is_some() {
+        options.io = Io::Handles;
     }
     if options.lowers.is_empty() {
         bail!("no lower layers given: -o lowerdir=…");

@@ -41,6 +41,7 @@ pub(crate) fn launch_over(
     };
     if foreground {
         let (mounted, _held) = mount()?;
+        renounce_privileges();
         return Ok(mounted.serve()?);
     }
     // The fork comes before the first thread; the daemon mounts by itself, so
@@ -55,10 +56,11 @@ pub(crate) fn launch_over(
             let (mounted, held) = match mount() {
                 Ok(mounted) => mounted,
                 Err(error) => {
-                    starting.failed(&format!("{error:#}"));
+                    starting.failed(&told(&error));
                     std::process::exit(1);
                 }
             };
+            renounce_privileges();
             if starting.ready().is_err() {
                 // The caller was killed meanwhile: nobody knows of this mount.
                 drop(mounted);
@@ -78,8 +80,53 @@ pub(crate) fn launch_over(
     }
 }
 
+/// Whatever takes hold of the daemon starts no set-user-id program. A plain user's must: the helper unmounts for it.
+fn renounce_privileges() {
+    if rustix::process::geteuid().is_root()
+        && let Err(errno) = rustix::thread::set_no_new_privs(true)
+    {
+        tracing::warn!("no_new_privs: {errno}");
+    }
+}
+
 /// Writes an error with its causes to standard error; nothing can be done if that fails too.
 pub(crate) fn complain(program: &str, error: &anyhow::Error) {
     use std::io::Write as _;
-    writeln!(std::io::stderr(), "{program}: {error:#}").ok();
+    writeln!(std::io::stderr(), "{program}: {}", told(error)).ok();
+}
+
+/// Tells something that is no error.
+pub(crate) fn warn(text: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "lamel: {text}").ok();
+}
+
+/// An error with those of its causes that it does not name itself.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let named = anyhow::anyhow!("a: {cause}");
+        assert_eq!(told(&named.context("outer")), format!("outer: a: {cause}"));
+        let layer = lamel_unionfs::error::OpenError::Open {
+            role: lamel_unionfs::error::LayerRole::Upper,
+            path: "/u".into(),
+            source: rustix::io::Errno::NOENT,
+        };
+        assert_eq!(told(&layer.into()), format!("upper layer /u: {cause}"));
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -16,6 +16,8 @@ const FILTER_VARIABLE: &str = "LAMEL_LOG";
 const FILE_VARIABLE: &str = "LAMEL_LOG_FILE";
 /// What is logged unless somebody asks for more.
 const DEFAULT_FILTER: &str = "warn";
+/// The levels there are.
+const LEVELS: &str = "error, warn, info, debug or trace";
 /// Counters are logged because a signal asked for them: always.
 const COUNTERS: &str = "lamel::counters=info";
 
@@ -50,10 +52,12 @@ impl LogArgs {
     pub(crate) fn init(&self) -> Result<()> {
         let from_environment = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
         let chosen = self.log_level.clone().or(from_environment);
+        if let Some(word) = chosen.as_deref().filter(|chosen| !is_filter(chosen)) {
+            bail!("log level {word:?}: use {LEVELS}");
+        }
         let filter = format!("{COUNTERS},{}", chosen.as_deref().unwrap_or(DEFAULT_FILTER));
-        let filter = EnvFilter::try_new(&filter).with_context(|| {
-            format!("log level {:?}: use error, warn, info, debug or trace", chosen.unwrap_or_default())
-        })?;
+        let filter = EnvFilter::try_new(&filter)
+            .with_context(|| format!("log level {:?}: use {LEVELS}", chosen.unwrap_or_default()))?;
         let file = self.log_file.clone().or_else(|| std::env::var_os(FILE_VARIABLE).map(PathBuf::from));
         let (writer, colours) = match file {
             Some(path) => (BoxMakeWriter::new(Mutex::new(open(&path)?)), false),
@@ -66,6 +70,12 @@ impl LogArgs {
         let started = if self.log_json { log.json().finish().try_init() } else { log.finish().try_init() };
         started.map_err(|error| anyhow!("starting the log: {error}"))
     }
+}
+
+/// Whether a text says at which level to log. A word alone would be taken for the name of a module.
+fn is_filter(text: &str) -> bool {
+    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    text.split(',').any(|part| is_level(part.rsplit('=').next().unwrap_or_default().trim()))
 }
 
 fn open(path: &PathBuf) -> Result<File> {

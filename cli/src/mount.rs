@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -13,7 +13,7 @@ use lamel_unionfs::Options;
 use lamel_unionfs::options::Dialect;
 
 use crate::image::{self, StoreArgs};
-use crate::launch::{Below, launch, launch_over};
+use crate::launch::{Below, launch, launch_over, warn};
 use crate::log::LogArgs;
 
 /// Mount an image, a stack of directories, or both; returns once the mount works
@@ -26,7 +26,8 @@ Options of -o, as kernel overlayfs has them:
   lowerdir=TOP:…:BOTTOM  upperdir=DIR  workdir=DIR     \\: \\, \\\\ stand for a colon, comma, backslash
   redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|off|auto  userxattr  volatile
 and besides:
-  fsync=0|1  acl noacl  writeback=0|1  passthrough=0|1  timeout=SECONDS  threads=N
+  fsync=0|1 (as volatile, 0 syncs nothing: a crash of the machine may lose the upper)
+  acl noacl  io=auto|cached|handles|passthrough  writeback=0|1  timeout=SECONDS  threads=N  spin=0|1
   uidmapping=C:H:N[:…]  gidmapping=C:H:N[:…]  squash_to_root  squash_to_uid=N  squash_to_gid=N
   xattr_permissions=0|1|2  static_nlink  ino32_t
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
@@ -99,11 +100,18 @@ pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
         if options.work.is_none() {
             let work = default_work(&upper)?;
             made = Made::directory(&work)?;
+            if made.is_none() {
+                check_owner(&work, &upper)?;
+            }
             options.work = Some(work);
         }
         options.upper = Some(upper);
     }
+    if options.upper.is_some() && (options.volatile || !options.fsync) {
+        warn("nothing is synced (volatile, fsync=0): a crash of this machine may lose the upper layer");
+    }
     match image {
+        Some(_) if args.rw && options.upper.is_some() => bail!("--rw and an upper layer exclude each other"),
         Some(name) => {
             let (store, rw) = (args.store.open()?, args.rw);
             let (_, image) = image::find(&store, &name, args.platform.as_ref())?;
@@ -142,6 +150,17 @@ fn default_work(upper: &Path) -> Result<PathBuf> {
     work.push(name);
     work.push(".work");
     Ok(parent.join(work))
+}
+
+/// Refuses a workdir that somebody else laid ready under its well-known name, as anybody can in `/tmp`: who owns it has
+/// a say in what the mount shows. Whoever owns the upper has that anyway.
+fn check_owner(work: &Path, upper: &Path) -> Result<()> {
+    let found = work.symlink_metadata().with_context(|| work.display().to_string())?;
+    let owners = [rustix::process::geteuid().as_raw(), upper.metadata()?.uid()];
+    if !found.is_dir() || !owners.contains(&found.uid()) {
+        bail!("workdir {}: is no directory of yours; remove it, or name another by --work", work.display());
+    }
+    Ok(())
 }
 
 /// A directory that was made for a mount, and goes with it if the mount fails.

@@ -1,5 +1,6 @@
 //! What the subcommands share in asking a mount and in printing.
 
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -14,9 +15,9 @@ pub(crate) const OUTSIDE_ONLY: &str =
     "where the layers lie is told only to processes that see the daemon's mounts: ask outside of the container";
 
 /// Asks the daemon that serves `path` through one of its virtual xattrs.
-pub(crate) fn ask(path: &Path, question: &str) -> Result<Vec<u8>, Errno> {
+pub(crate) fn ask(path: &Path, question: impl AsRef<OsStr>) -> Result<Vec<u8>, Errno> {
     let mut answer = vec![0; LONGEST];
-    let len = rustix::fs::lgetxattr(path, question, &mut answer)?;
+    let len = rustix::fs::lgetxattr(path, question.as_ref(), &mut answer)?;
     answer.truncate(len);
     Ok(answer)
 }

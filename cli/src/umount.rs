@@ -51,9 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Err(errno) => return Err(errno).with_context(|| shown.to_string()),
     };
     // Another mount namespace may hold the filesystem: then the unmount writes nothing.
-    if matches!(daemon, Daemon::Alive(_)) {
-        write_back(&path);
-    }
+    let written = if matches!(daemon, Daemon::Alive(_)) { write_back(&path) } else { Ok(()) };
     let device = device(&path);
     unmount(&path, args.lazy).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BUSY) => {
@@ -75,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             break;
         }
     }
-    Ok(())
+    written.map_err(|errno| anyhow!("{shown} is unmounted, but something written to it got lost: {errno}"))
 }
 
 /// The device of the mount at `path`, as mountinfo shows it.
@@ -120,11 +118,16 @@ fn open_process(answer: &[u8]) -> Result<Daemon> {
 }
 
 /// Nobody may wait for the last write after the unmount: it is done before.
-fn write_back(path: &Path) {
+fn write_back(path: &Path) -> Result<(), Errno> {
     use rustix::fs::{Mode, OFlags};
     let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    if let Err(errno) = root.and_then(rustix::fs::syncfs) {
-        tracing::warn!("writing back {}: {errno}", path.display());
+    match root {
+        Ok(root) => rustix::fs::syncfs(root),
+        // Its owner may unmount what it may not enter.
+        Err(errno) => {
+            tracing::warn!("writing back {}: {errno}", path.display());
+            Ok(())
+        }
     }
 }
 

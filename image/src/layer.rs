@@ -184,7 +184,8 @@ impl Layer for IndexedLayer {
             return Ok(if entry.whiteout { Lookup::Whiteout } else { Lookup::Absent });
         };
         let inode = self.index.child(here, number).map_err(|damaged| broken(damaged, name))?;
-        let marks = Marks { opaque: inode.is_opaque(), ..Marks::default() };
+        let bare = self.index.xattrs(&inode).next().is_none();
+        let marks = Marks { opaque: inode.is_opaque(), bare, ..Marks::default() };
         let entry_found = LayerEntry { attr: self.attr_of(number, &inode), marks };
         Ok(Lookup::Found { entry: entry_found, hides: entry.whiteout })
     }
@@ -290,7 +291,8 @@ impl Layer for IndexedLayer {
         let failed = |source| Error::Call { call: "fstatvfs", object: self.source.to_string_lossy().into(), source };
         match self.tars.first() {
             Some(tar) => rustix::fs::fstatvfs(&tar.file).map_err(failed),
-            None => Err(Refusal::Unsupported.into()),
+            // An image of no layers lies in its store all the same.
+            None => rustix::fs::statvfs(&self.source).map_err(failed),
         }
     }
 }

@@ -68,6 +68,16 @@ fn a_mount_and_its_layers_give_the_same_difference() {
     assert_eq!(lines.concat(), WANT);
 }
 
+/// Whoever looks for the lower layer at its path finds the mount.
+#[test]
+fn a_mount_over_its_own_lower_gives_the_same_difference() {
+    let s = scratch();
+    succeeds(&s, "mount -o lowerdir=lower0,upperdir=upper,workdir=work lower0");
+    common::run_in(&s.join("lower0"), "rm file; echo n > new");
+    assert_eq!(succeeds(&s, "diff lower0"), "D /file\nA /new\n");
+    succeeds(&s, "umount lower0");
+}
+
 #[test]
 fn without_lower_layers_the_marks_tell() {
     let s = changed();
@@ -132,6 +142,7 @@ fn what_is_no_subject_is_refused() {
     let s = scratch();
     fails(&s, "diff", &["--upper"]);
     fails(&s, "diff mnt --upper upper", &["cannot be used with"]);
+    fails(&s, "diff mnt --lower lower0", &["cannot be used with"]);
     fails(&s, "diff mnt", &["no mount of lamel", "--upper"]);
     fails(&s, "diff --upper missing", &["missing", "No such file"]);
     succeeds(&s, "mount --lower lower0 mnt");

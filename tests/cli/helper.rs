@@ -18,6 +18,33 @@ fn the_helper_mounts() {
     succeeds(&s, "umount mnt");
 }
 
+/// mount(8) itself, which looks for the helper in /sbin and nowhere else: in a mount namespace of its own.
+#[test]
+fn mount_8_mounts_by_type_and_by_fstab() {
+    let s = scratch();
+    drop(named(&s, "mount.fuse.lamel"));
+    let base = s.path().display();
+    fs::write(s.join("fstab"), format!("over {base}/mnt fuse.lamel lowerdir={base}/lower0,noauto,nofail 0 0\n"))
+        .unwrap();
+    let script = format!(
+        "mkdir sbin; mount -t tmpfs sbin sbin; mkdir sbin/u sbin/w
+         mount -t overlay -o lowerdir=/usr/sbin,upperdir=sbin/u,workdir=sbin/w sbin /usr/sbin
+         cp -a bin/mount.fuse.lamel /usr/sbin/
+         mount -t fuse.lamel src mnt -o {STACK},nodev,user,x-gvfs-hide; cat mnt/file; echo changed > mnt/file
+         grep -c \"$PWD/mnt .*nodev.* - fuse.lamel src \" /proc/self/mountinfo; umount mnt
+         mount -T fstab $PWD/mnt; cat mnt/file; umount mnt
+         mount -t fuse.lamel src mnt -o lowrdir=lower0 || echo $?
+         mount -t fuse.lamel src mnt -o lowerdir=missing || echo $?"
+    );
+    let mut command = program(&s, Path::new("unshare"));
+    command.args(["-m", "--propagation", "private", "bash", "-euc", &script]);
+    let out = run(command);
+    assert!(out.success(), "{}", out.stderr);
+    assert_eq!(out.stdout, "lower\n1\nlower\n1\n32\n");
+    assert!(out.stderr.contains("did you mean \"lowerdir\"?") && out.stderr.contains("missing"), "{}", out.stderr);
+    eventually("it is written", || fs::read_to_string(s.join("upper/file")).is_ok_and(|text| text == "changed\n"));
+}
+
 #[test]
 fn the_helper_s_exit_codes_are_those_of_mount() {
     let s = scratch();

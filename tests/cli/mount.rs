@@ -28,6 +28,7 @@ fn the_daemon_keeps_nothing_of_its_caller() {
     }
     let status = fs::read_to_string(proc.join("status")).unwrap();
     assert!(status.contains("Umask:\t0000"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     let limits = fs::read_to_string(proc.join("limits")).unwrap();
     let files: Vec<&str> =
         limits.lines().find(|l| l.starts_with("Max open files")).unwrap().split_whitespace().collect();
@@ -77,10 +78,29 @@ fn what_is_wrong_is_said_and_nothing_is_mounted() {
         ("mount --lower lower0 --work work mnt", &["--upper"]),
         ("mount --lower lower0", &["MOUNTPOINT"]),
         ("mount --lower lower0 --log-level loud=x=y mnt", &["loud"]),
+        ("mount --lower lower0 --log-level inof mnt", &["inof", "error, warn, info, debug or trace"]),
         ("mount -f --lower missing mnt", &["missing"]),
+        ("mount -o lowerdir=lower0,nfsexport=on mnt", &["did you mean \"nfs_export\"?"]),
+        ("mount -o lowerdir=upper,upperdir=upper,workdir=work mnt", &["upper is, or lies in, upper layer"]),
+        (
+            "mount -o lowerdir=lower0:upper/inner,upperdir=upper,workdir=work mnt",
+            &["inner is, or lies in, upper layer"],
+        ),
+        ("mount -o lowerdir=work,upperdir=upper,workdir=work mnt", &["work is, or lies in, workdir"]),
     ] {
         fails(&s, words, messages);
     }
+}
+
+#[test]
+fn without_proc_it_says_what_is_missing() {
+    let s = scratch();
+    let mut command = program(&s, Path::new("unshare"));
+    let bin = Subject::lamel_bin().canonicalize().unwrap();
+    let script = format!("umount -l /proc; exec {} mount --lower lower0 mnt", bin.display());
+    command.args(["-m", "--propagation", "private", "bash", "-euc", &script]);
+    let out = run(command);
+    assert!(!out.success() && out.stderr.contains("mount /proc first"), "{}", out.stderr);
 }
 
 #[test]
@@ -148,6 +168,24 @@ fn the_workdir_defaults_beside_the_upper() {
     s.dir("upper2");
     fails(&s, "mount --lower missing --upper upper2 mnt", &["missing"]);
     assert!(!s.join(".upper2.work").exists());
+}
+
+/// In a directory where everybody may make things, the name of the workdir is known beforehand.
+#[test]
+fn a_workdir_that_a_stranger_laid_ready_is_refused() {
+    let s = scratch();
+    let work = s.join(".upper.work");
+    std::os::unix::fs::symlink(s.work(), &work).unwrap();
+    fails(&s, "mount --lower lower0 --upper upper mnt", &[".upper.work", "no directory of yours", "--work"]);
+    fs::remove_file(&work).unwrap();
+    fs::create_dir(&work).unwrap();
+    std::os::unix::fs::chown(&work, Some(4242), Some(4242)).unwrap();
+    fails(&s, "mount --lower lower0 --upper upper mnt", &[".upper.work", "no directory of yours"]);
+    assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
+    // Who owns both may have it both ways.
+    std::os::unix::fs::chown(s.upper(), Some(4242), Some(4242)).unwrap();
+    succeeds(&s, "mount --lower lower0 --upper upper mnt");
+    succeeds(&s, "umount mnt");
 }
 
 #[test]
@@ -226,14 +264,28 @@ fn a_mount_may_cover_the_parent_of_its_own_layers() {
     succeeds(&s, "mount --lower place/lower --upper place/upper --work place/work place");
     assert_eq!(fs::read_to_string(place.join("inside")).unwrap(), "x");
     assert!(!place.join("lower").exists());
-    let out = run_words(&s, "diff place");
-    assert!(!out.success() && out.stderr.contains("covers its own upper layer"), "{}", out.stderr);
     fs::write(place.join("inside"), "changed").unwrap();
     fs::create_dir(place.join("new")).unwrap();
+    // The layers are out of sight behind the mount.
+    assert_eq!(succeeds(&s, "diff place"), "C /inside\nA /new\n");
     succeeds(&s, "umount place");
     assert_eq!(fs::metadata(&place).unwrap().ino(), number);
     assert_eq!(fs::read_to_string(place.join("upper/inside")).unwrap(), "changed");
     assert_eq!(fs::read_to_string(place.join("lower/inside")).unwrap(), "x");
+}
+
+/// The upper is no clone: what is mounted below it is entered, but for the mount itself.
+#[test]
+fn a_mount_inside_its_own_upper_is_not_entered() {
+    let s = scratch();
+    let place = s.dir("upper/place");
+    succeeds(&s, "mount -o lowerdir=lower0,upperdir=upper,workdir=work upper/place");
+    assert_eq!(common::run_in(&place, "ls"), "file\nplace");
+    let refused = fs::read_dir(place.join("place")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+    fs::write(place.join("new"), "").unwrap();
+    succeeds(&s, "umount upper/place");
+    assert!(s.join("upper/new").exists());
 }
 
 #[test]
@@ -262,6 +314,42 @@ fn the_log_goes_where_it_is_asked_to() {
         assert!(line.starts_with("{\"timestamp\"") && line.ends_with('}'), "{line}");
     }
     fails(&s, &format!("mount --log-file missing/log -o {STACK} mnt"), &["log file", "missing/log"]);
+}
+
+#[test]
+fn the_log_is_asked_for_by_the_environment() {
+    let s = scratch();
+    let mount = |level: &str, more: &[&str]| {
+        let mut command = lamel(&s);
+        command.args(["mount", "-o", STACK, "mnt"]).args(more).env("LAMEL_LOG", level).env("LAMEL_LOG_FILE", "log");
+        run(command)
+    };
+    let logged = |level: &str, more: &[&str]| {
+        assert!(mount(level, more).success());
+        succeeds(&s, "umount mnt");
+        let text = fs::read_to_string(s.join("log")).unwrap();
+        fs::remove_file(s.join("log")).unwrap();
+        text
+    };
+    assert!(logged("debug", &[]).contains("DEBUG lamel_unionfs::"));
+    let module = logged("lamel_unionfs::mount=debug", &[]);
+    assert!(module.contains("DEBUG lamel_unionfs::mount") && !module.contains("fuser"), "{module}");
+    for quiet in [logged("debug", &["--log-level", "error"]), logged("", &[])] {
+        assert!(!quiet.contains("lamel_unionfs"), "{quiet}");
+    }
+    let out = mount("quite=a=lot", &[]);
+    assert!(!out.success() && out.stderr.contains("quite=a=lot"), "{}", out.stderr);
+    assert_eq!(mounts(&s), Vec::<String>::new());
+}
+
+#[test]
+fn a_mount_that_syncs_nothing_says_so() {
+    let s = scratch();
+    for option in ["volatile", "fsync=0"] {
+        let out = run_words(&s, &format!("mount -o {STACK},{option} mnt"));
+        assert!(out.success() && out.stderr.contains("nothing is synced"), "{option}: {}", out.stderr);
+        succeeds(&s, "umount mnt");
+    }
 }
 
 #[test]

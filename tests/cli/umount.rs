@@ -63,6 +63,20 @@ fn what_a_dead_daemon_left_is_cleaned_up() {
     succeeds(&s, "umount mnt");
 }
 
+/// The kernel takes what is written into its cache, and the upper's filesystem refuses it later.
+#[test]
+fn what_could_not_be_written_is_told() {
+    use std::os::unix::fs::FileExt;
+    let s = scratch();
+    succeeds(&s, &format!("mount -o {STACK},writeback=1 mnt"));
+    let file = File::create(s.join("mnt/far")).unwrap();
+    file.write_all_at(b"x", 1 << 62).unwrap();
+    drop(file);
+    let out = run_words(&s, "umount mnt");
+    assert!(!out.success() && out.stderr.contains("something written to it got lost"), "{}", out.stderr);
+    assert_eq!(mounts(&s), Vec::<String>::new());
+}
+
 #[test]
 fn a_link_leads_to_the_mountpoint() {
     let s = scratch();

@@ -50,6 +50,30 @@ fn a_plain_user_mounts_through_the_setuid_helper() {
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("changed\nA /dir\nC /file\n", ""));
 }
 
+/// Where the process may not clone a mount, the mount itself lies below its lower layer: to look into it there would be
+/// to wait for oneself.
+#[test]
+fn a_mount_below_its_own_lower_is_not_entered() {
+    let s = user_scratch();
+    let place = s.path().display().to_string();
+    // By the helper, and in a user namespace whose mounts are locked.
+    for prefix in ["", "unshare -Urm "] {
+        let script = format!(
+            "lamel mount --lower / --upper upper --work work mnt
+             ls mnt{place} | grep -qx mnt
+             timeout 10 ls mnt{place}/mnt 2>&1 || true
+             timeout 10 find mnt{place} 2> /dev/null | wc -l
+             lamel umount mnt"
+        );
+        let out = as_user(&s, &format!("{prefix}bash -euc '{script}'"));
+        assert!(out.success(), "{prefix}: {}{}", out.stdout, out.stderr);
+        assert!(out.stdout.contains("Too many levels of symbolic links"), "{prefix}: {}", out.stdout);
+        let found: usize = out.stdout.lines().last().unwrap().parse().unwrap();
+        assert!((5..50).contains(&found), "{prefix}: {found} objects");
+        assert_eq!(mounts(&s), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_signal_ends_a_plain_user_s_daemon_too() {
     let s = user_scratch();

@@ -138,12 +138,12 @@ impl Tracer {
                 command.arg("-e").arg(format!("trace={}", CALLS.join(",")));
             }
             (Injection::Kill, Some(p)) => {
-                let (call, n) = (&p.call, p.nth);
+                let (call, n) = (number(&p.call), p.nth);
                 command.arg("-e").arg(format!("trace={call}"));
                 command.arg("-e").arg(format!("inject={call}:signal=KILL:when={n}"));
             }
             (Injection::Error(errno), Some(p)) => {
-                let (call, n) = (&p.call, p.nth);
+                let (call, n) = (number(&p.call), p.nth);
                 command.arg("-e").arg(format!("trace={call}"));
                 command.arg("-e").arg(format!("inject={call}:error={errno}:when={n}"));
             }
@@ -207,6 +207,14 @@ impl Tracer {
 impl Drop for Tracer {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A call as strace takes it; one that is too new for it has a number for a name.
+fn number(call: &str) -> String {
+    match call.strip_prefix("syscall_0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
+        Some(number) => number.to_string(),
+        None => call.to_owned(),
     }
 }
 

@@ -126,3 +126,45 @@ fn damage_is_named() {
         "truncate -s 1000 {tar} && lamel mount small mnt && cat mnt/etc/passwd && lamel umount mnt && lamel verify"
     ));
 }
+
+#[test]
+fn an_image_may_have_no_layers_and_an_index_attestations() {
+    let place = Place::new();
+    place.run(
+        "mkdir none && echo '{\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[]}}' > none/c.json
+         echo '[{\"Config\":\"c.json\",\"RepoTags\":[\"none:1\"],\"Layers\":[]}]' > none/manifest.json
+         lamel load -i none && lamel mount none:1 mnt && test -z \"$(ls -A mnt)\" && df mnt > /dev/null && lamel umount mnt
+         lamel mount none:1 mnt --rw && touch mnt/x && lamel umount mnt && lamel verify",
+    );
+    // As BuildKit lays it out: the image, and beside it something that is none.
+    let images = images();
+    place.run(&format!(
+        "skopeo copy -q oci:{images}/oci:small oci:with:small && cd with && ARCH=$(dpkg --print-architecture) python3 - <<'END'
+import hashlib, json, os
+def blob(value):
+    text = json.dumps(value).encode()
+    name = hashlib.sha256(text).hexdigest()
+    open('blobs/sha256/' + name, 'wb').write(text)
+    return {{'digest': 'sha256:' + name, 'size': len(text)}}
+index = json.load(open('index.json'))
+image = dict(index['manifests'][0], platform={{'os': 'linux', 'architecture': os.environ['ARCH']}})
+kind = 'application/vnd.oci.image.'
+statement = dict(blob({{'_type': 'statement'}}), mediaType='application/vnd.in-toto+json')
+config = dict(blob({{'rootfs': {{'type': 'layers', 'diff_ids': []}}}}), mediaType=kind + 'config.v1+json')
+manifest = {{'schemaVersion': 2, 'mediaType': kind + 'manifest.v1+json', 'config': config, 'layers': [statement]}}
+unknown = {{'os': 'unknown', 'architecture': 'unknown'}}
+attestation = dict(blob(manifest), mediaType=kind + 'manifest.v1+json', platform=unknown)
+other = {{'mediaType': kind + 'manifest.v1+json', 'digest': 'sha256:' + 64 * '0', 'size': 7,
+    'platform': {{'os': 'linux', 'architecture': 's390x'}}}}
+both = {{'schemaVersion': 2, 'mediaType': kind + 'index.v1+json', 'manifests': [other, attestation, image]}}
+index['manifests'] = [dict(blob(both), mediaType=kind + 'index.v1+json')]
+json.dump(index, open('index.json', 'w'))
+END
+",
+        images = images.display()
+    ));
+    place.run("lamel load -i with --tag with:1 && lamel verify && lamel mount with:1 mnt && cat mnt/special/later && lamel umount mnt");
+    assert!(place.fails("lamel inspect --platform linux/s390x with:1").contains("not in the store"));
+    assert!(place.fails("lamel inspect --platform linux/riscv64 with:1").contains("linux/s390x"));
+    place.run("lamel prune && lamel save -o saved.tar with:1 && lamel load --root again -i saved.tar && lamel mount --root again with:1 mnt && lamel umount mnt");
+}

@@ -18,7 +18,7 @@ fn a_user_without_privileges_has_it_all() {
     ));
     let user = |cmd: &str| {
         let script = format!("{here}/home/script");
-        std::fs::write(&script, format!("set -eu\n{cmd}\n")).unwrap();
+        std::fs::write(&script, format!("set -eu\ncd\n{cmd}\n")).unwrap();
         place.run(&format!(
             "unset LAMEL_ROOT; exec setpriv --reuid {USER} --regid {GROUP} --clear-groups env -i HOME={here}/home \
              PATH={here}/bin:/usr/bin:/bin bash -o pipefail {script}"
@@ -37,6 +37,12 @@ fn a_user_without_privileges_has_it_all() {
     // Changes of an image that belongs to others, by its mode bits.
     user(&format!(
         "lamel mount small {here}/mnt --rw && ! touch {here}/mnt/etc/x 2> /dev/null && lamel umount {here}/mnt"
+    ));
+    // What is not kept goes also where its owner has locked himself out.
+    user(&format!(
+        "mkdir tree tree/d && chmod 777 tree/d && tar -C tree --owner=0 --group=0 -cf tree.tar . && lamel import tree.tar open:1 > /dev/null
+         lamel mount open:1 {here}/mnt --rw && mkdir {here}/mnt/d/x && touch {here}/mnt/d/x/f && chmod 0 {here}/mnt/d/x
+         lamel umount {here}/mnt && lamel rmi open:1 > /dev/null && test -z \"$(ls ~/.local/share/lamel/tmp)\""
     ));
     // Its layers are those that came in, byte for byte.
     user("lamel save --format oci-dir -o ~/out small && lamel verify");

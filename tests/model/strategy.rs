@@ -28,7 +28,16 @@ pub fn cases() -> impl Strategy<Value = Case> {
 
 /// Options that change how lamel works and not what it shows.
 fn opts() -> impl Strategy<Value = String> {
-    let choice = select(&["volatile", "metacopy=off", "passthrough=0", "passthrough=0,writeback=0", "userxattr"][..]);
+    const ALL: &[&str] = &[
+        "volatile",
+        "metacopy=off",
+        "userxattr",
+        "writeback=1",
+        "io=handles",
+        "io=handles,writeback=0",
+        "io=passthrough",
+    ];
+    let choice = select(ALL);
     prop_oneof![3 => Just(String::new()), 2 => choice.prop_map(str::to_owned)]
 }
 

@@ -8,13 +8,13 @@ use crate::debian::{LAYERS, lay_out};
 use crate::{beside, long};
 
 #[test]
-fn debian_with_passthrough() {
+fn debian() {
     same_as_on_a_copy(&[]);
 }
 
 #[test]
-fn debian_without_passthrough() {
-    same_as_on_a_copy(&["passthrough=off"]);
+fn debian_with_passthrough() {
+    same_as_on_a_copy(&["io=passthrough"]);
 }
 
 fn same_as_on_a_copy(options: &[&str]) {

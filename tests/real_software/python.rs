@@ -11,13 +11,13 @@ const FILES: &str = "test_os test_shutil test_mmap test_tarfile test_zipfile tes
                      test_filecmp test_dbm_dumb test_fileinput";
 
 #[test]
-fn python_with_passthrough() {
+fn python() {
     own_tests(&[]);
 }
 
 #[test]
-fn python_without_passthrough() {
-    own_tests(&["passthrough=off"]);
+fn python_with_passthrough() {
+    own_tests(&["io=passthrough"]);
 }
 
 fn own_tests(options: &[&str]) {

@@ -13,7 +13,7 @@ const PYTHON: &str = "/usr/bin/python3";
 
 #[test]
 fn a_killed_writer_loses_nothing_committed() {
-    for options in [&[][..], &["passthrough=off"]] {
+    for options in [&[][..], &["writeback=1"], &["io=passthrough"]] {
         let scratch = Scratch::new();
         database(&scratch.lower(0));
         let acknowledged = scratch.join("acknowledged");
@@ -33,7 +33,7 @@ fn a_killed_writer_loses_nothing_committed() {
 
 #[test]
 fn a_killed_daemon_loses_nothing_committed() {
-    for options in [&[][..], &["passthrough=off"]] {
+    for options in [&[][..], &["writeback=1"], &["io=passthrough"]] {
         let scratch = Scratch::new();
         database(&scratch.lower(0));
         let acknowledged = scratch.join("acknowledged");

@@ -80,7 +80,7 @@ fn a_programs_fsync_reaches_the_upper() {
 #[test]
 fn a_copy_of_data_is_synced_before_it_is_published() {
     let u = Union::new(FILL);
-    let seen = syncs(&u, || drop(open_rw(u.at("f"))));
+    let seen = syncs(&u, || open_rw(u.at("f")).write_all(b"y").unwrap());
     assert_eq!(seen.len(), 1, "{seen:?}");
     // Attributes alone, and new files, wait for the filesystem's own time or a program's fsync.
     let seen = syncs(&u, || {
@@ -95,7 +95,7 @@ fn volatile_and_fsync_0_sync_nothing() {
         let mut u = Union::with(&[FILL], &[opt]);
         let seen = syncs(&u, || {
             program_syncs(&u);
-            drop(open_rw(u.at("f")));
+            open_rw(u.at("f")).write_all(b"y").unwrap();
         });
         assert_eq!(seen, [""; 0], "{opt}");
         u.m.remount();

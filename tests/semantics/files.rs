@@ -124,14 +124,21 @@ fn immutable_and_append_only_files() {
         let flags = ioctl_getflags(&f).unwrap();
         ioctl_setflags(&f, flags | IFlags::IMMUTABLE).unwrap();
         let refused = [
-            verdict(File::options().write(true).open(dir.join("f"))),
+            verdict(File::options().write(true).open(dir.join("f")).and_then(|f| f.write_at(b"z", 0))),
             verdict(fs::remove_file(dir.join("f"))),
             verdict(fs::rename(dir.join("f"), dir.join("h"))),
             verdict(fs::set_permissions(dir.join("f"), std::os::unix::fs::PermissionsExt::from_mode(0o600))),
         ];
+        ioctl_setflags(&f, flags | IFlags::APPEND).unwrap();
+        let appended = [
+            verdict(File::options().append(true).open(dir.join("f")).and_then(|mut f| f.write_all(b"more"))),
+            verdict(File::options().write(true).open(dir.join("f")).and_then(|f| f.write_at(b"z", 0))),
+            verdict(File::options().write(true).truncate(true).open(dir.join("f"))),
+        ];
         ioctl_setflags(&f, flags).unwrap();
+        let content = fs::read(dir.join("f")).unwrap();
         let after = verdict(fs::write(dir.join("f"), "now"));
-        (refused, after)
+        (refused, appended, content, after)
     });
 }
 
@@ -461,7 +468,7 @@ fn directories_sync() {
 #[test]
 fn mtime_does_not_move_after_the_write() {
     // With the kernel's writeback cache a page reaches the daemon later than the write that made it.
-    let mut u = Union::with(&["echo x > low"], &["passthrough=off"]);
+    let mut u = Union::with(&["echo x > low"], &["writeback=1"]);
     for i in 0..20 {
         fs::write(u.at(format!("f{i}")), "new").unwrap();
     }
@@ -493,7 +500,7 @@ fn copy_up_keeps_owner_mode_times_and_xattrs() {
     let s = Scratch::new();
     run_in(&s.lower(0), fill);
     let before = dump(&s.lower(0));
-    let mut u = Union::over(s, 1, &[]);
+    let mut u = Union::over(s, 1, &["io=handles"]);
     // Each is copied up with data or without, and nothing of it changed: opened for writing, linked, renamed to and fro.
     drop(open_rw(u.at("f")));
     u.run("for i in d l p c; do mv $i x; mv x $i; done");

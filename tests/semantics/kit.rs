@@ -108,8 +108,10 @@ impl Union {
 #[track_caller]
 pub fn as_native<T: PartialEq + Debug>(fill: &str, act: impl Fn(&Path) -> T) {
     let u = Union::new(fill);
-    // Other users are let in.
-    fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Other users are let in, also with owners and modes in xattrs (`LAMEL_OPTS=xattr_permissions=2`).
+    for dir in [u.s.path(), u.root()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let native = u.s.dir("native");
     run_in(&native, fill);
     let want = act(&native);

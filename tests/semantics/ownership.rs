@@ -170,6 +170,49 @@ fn a_layer_of_containers_storage_is_read() {
 }
 
 #[test]
+fn a_fresh_upper_with_overrides_shows_the_root_of_its_layers() {
+    for (fill, want) in [
+        ("setfattr -n user.containers.override_stat -v 3:4:0751:dir .", ((3, 4), 0o751)),
+        ("setfattr -n user.fuseoverlayfs.override_stat -v 5:6:40711 .", ((5, 6), 0o711)),
+        ("true", ((0, 0), 0o555)),
+    ] {
+        let s = Scratch::new();
+        run_in(&s.lower(0), "true");
+        run_in(&s.lower(1), fill);
+        // As containers/storage makes it.
+        fs::set_permissions(s.upper(), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut u = Union::over(s, 2, &["xattr_permissions=2"]);
+        assert_eq!((owner(u.root()), mode(u.root()) & 0o7777), want, "{fill}");
+        fs::set_permissions(u.root(), fs::Permissions::from_mode(0o1777)).unwrap();
+        u.m.remount();
+        assert_eq!((owner(u.root()), mode(u.root()) & 0o7777), (want.0, 0o1777), "{fill}");
+        assert_eq!(mode(u.s.upper()) & 0o7777, 0o700, "on disk it is as it was");
+    }
+}
+
+/// Symlinks hold no `user.*` attributes. Whoever unpacks an archive changes their owners all the same.
+#[test]
+fn owners_of_symlinks_beside_overrides() {
+    for opt in ["xattr_permissions=1", "xattr_permissions=2"] {
+        let mut u = Union::with(&["ln -s nowhere low; chown -h 3:4 low; mkdir d"], &[opt]);
+        u.run("mkdir g; chgrp 50 g; chmod 2755 g; ln -s x g/link; test $(stat -c %g g/link) = 50");
+        u.run("ln -s nowhere new; chown -h 0:0 new; chown -h 5:6 new; touch -h -d @9 new");
+        lchown(u.at("low"), Some(7), None).unwrap();
+        fs::set_permissions(u.s.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for dir in ["", "d"] {
+            fs::set_permissions(u.at(dir), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        as_user(STRANGER, STRANGER, &[], || std::os::unix::fs::symlink("x", u.at("d/theirs"))).unwrap();
+        for _ in 0..2 {
+            assert_eq!(owner(u.at("new")), (5, 6), "{opt}");
+            assert_eq!(owner(u.at("low")), (7, 4), "{opt}");
+            assert_eq!(owner(u.at("d/theirs")), (STRANGER, STRANGER), "{opt}");
+            u.m.remount();
+        }
+    }
+}
+
+#[test]
 fn security_xattrs_are_kept_under_an_override_name() {
     let mut u = Union::with(&["echo f > f"], &["xattr_permissions=2"]);
     set(u.at("f"), "security.capability", [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
@@ -180,6 +223,47 @@ fn security_xattrs_are_kept_under_an_override_name() {
     }
     assert!(list(u.up("f")).contains(&"user.containers.override_security.capability".to_owned()));
     assert!(!list(u.up("f")).contains(&"security.capability".to_owned()));
+}
+
+/// A layer that was not made for overrides has its capabilities under their own name.
+#[test]
+fn security_xattrs_of_a_plain_layer_beside_overrides() {
+    let fill =
+        "cp /bin/true f; setcap cap_net_raw+ep f; cp -a f g; cp /bin/true h; setcap cap_net_raw+ep h; chmod 755 f g h";
+    let mut u = Union::with(&[fill], &["xattr_permissions=2"]);
+    let lower = get(u.at("g"), "security.capability").unwrap();
+    assert!(list(u.at("f")).contains(&"security.capability".to_owned()));
+    u.run("chmod 700 f; setfattr -x security.capability g");
+    for _ in 0..2 {
+        assert_eq!(get(u.at("f"), "security.capability"), Ok(lower.clone()));
+        assert_eq!(get(u.at("g"), "security.capability"), Err(Errno::NODATA));
+        assert_eq!(get(u.at("h"), "security.capability"), Ok(lower.clone()));
+        for name in ["f", "g", "h"] {
+            let names = list(u.at(name));
+            assert!(names.iter().all(|key| get(u.at(name), key).is_ok()), "{name}: {names:?}");
+        }
+        u.m.remount();
+    }
+    for name in ["f", "g"] {
+        assert!(!list(u.up(name)).contains(&"security.capability".to_owned()), "on disk {name} has it for itself");
+    }
+}
+
+/// They and the modes on disk go together, which are not those that are shown.
+#[test]
+fn there_are_no_acls_beside_overrides() {
+    let u = Union::with(&["mkdir d; setfacl -m u:7:rwx,d:u:7:rwx d; echo f > f"], &["xattr_permissions=2"]);
+    let said = run_fails(&u, "setfacl -m u:7:r f");
+    assert!(said.contains("not supported"), "{said}");
+    assert!(!list(u.at("d")).iter().any(|name| name.contains("acl")));
+    u.run("umask 027; echo n > d/n; mkdir d/m; mkfifo d/p");
+    assert_eq!((mode(u.at("d/n")), mode(u.at("d/m")), mode(u.at("d/p"))), (0o640, 0o750, 0o640));
+}
+
+fn run_fails(u: &Union, cmd: &str) -> String {
+    let out = sh_outcome(u.root(), cmd);
+    assert!(!out.success(), "`{cmd}` succeeded");
+    out.stderr
 }
 
 #[test]

@@ -111,6 +111,8 @@ fn override_stat_for_one_with_a_single_id() {
         "$LAMEL mount -o lowerdir=low,upperdir=up,workdir=work,xattr_permissions=2 mnt",
         "test $(stat -c %u:%g:%a mnt/f) = 0:0:4711; cd mnt; chmod 2755 d/a; mkfifo p; cd ..",
         "test \"$(stat -c %a:%F mnt/d/a)\" = \"2755:regular file\"; test \"$(stat -c %F mnt/p)\" = fifo",
+        // As unpacking does.
+        "ln -s x mnt/s; chown -h 0:0 mnt/s; test $(stat -c %u mnt/s) = 0",
         "$LAMEL umount mnt",
     ];
     sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
@@ -120,6 +122,49 @@ fn override_stat_for_one_with_a_single_id() {
     assert!(value("d/a").starts_with("0:0:2755"), "{}", value("d/a"));
     assert_eq!(mode(home.join("up/d/a")) & 0o7000, 0);
     assert!(value("p").ends_with(":pipe") && stat(home.join("up/p")).is_file());
+    drop(s);
+}
+
+/// Ubuntu's overlayfs once gave a file in the upper capabilities that counted outside of the namespace (CVE-2021-3493).
+#[test]
+fn a_capability_given_in_a_user_namespace_counts_there_alone() {
+    let (s, home, as_tests) = scratch_of_user();
+    let steps = [
+        "mkdir low up work mnt; cp /bin/true low/program",
+        MOUNT,
+        "setcap cap_net_raw+ep mnt/program",
+        "getcap mnt/program | grep -q cap_net_raw",
+        "$LAMEL umount mnt",
+    ];
+    sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
+    // Revision 3 of the attribute ends in the id that is root where it was given; revision 2 would count everywhere.
+    let value = get(home.join("up/program"), "security.capability").unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&stat(&home));
+    assert_eq!((value[3], value.len()), (3, 24), "{value:?}");
+    assert_eq!(value[20..24], owner.to_le_bytes());
+    drop(s);
+}
+
+/// A set-user-id file of an owner that the namespace does not know is no way to one of root's (CVE-2023-0386).
+#[test]
+fn a_set_user_id_file_of_an_unmapped_owner_is_not_copied_up() {
+    let (s, home, as_tests) = scratch_of_user();
+    let low = s.dir("low");
+    sh(&format!(
+        "cd {}; cp /bin/true suid; chmod 6755 suid; cp /bin/true other; chown 4000:4000 other; chmod 6757 other",
+        low.display()
+    ));
+    let steps = [
+        "mkdir up work mnt",
+        "$LAMEL mount -o lowerdir=../low,upperdir=up,workdir=work mnt",
+        "for f in suid other; do ! mv mnt/$f mnt/moved 2> err; ! chmod 4755 mnt/$f 2> err; ! ln mnt/$f mnt/link 2> err; done",
+        "! sh -c \"echo x >> mnt/other\" 2> err",
+        "test \"$(ls mnt)\" = $'other\nsuid'",
+        "$LAMEL umount mnt",
+    ];
+    sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
+    assert_eq!(names(home.join("up")), [""; 0]);
+    assert_eq!(names(home.join("work/work")), [""; 0]);
     drop(s);
 }
 

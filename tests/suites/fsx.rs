@@ -18,18 +18,23 @@ const SEEDS: [u32; 5] = [1, 7, 42, 1999, 65_537];
 const OPERATIONS: u32 = 5_000;
 
 #[test]
-fn fsx_with_passthrough() {
+fn fsx_as_mounted_by_default() {
     on_a_root_mount(&[]);
 }
 
 #[test]
-fn fsx_without_passthrough() {
-    on_a_root_mount(&["passthrough=off"]);
+fn fsx_with_writeback() {
+    on_a_root_mount(&["writeback=1"]);
 }
 
 #[test]
-fn fsx_without_passthrough_and_writeback() {
-    on_a_root_mount(&["passthrough=off", "writeback=0"]);
+fn fsx_with_handles() {
+    on_a_root_mount(&["io=handles"]);
+}
+
+#[test]
+fn fsx_with_passthrough() {
+    on_a_root_mount(&["io=passthrough"]);
 }
 
 fn on_a_root_mount(options: &[&str]) {

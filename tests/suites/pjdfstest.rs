@@ -16,13 +16,23 @@ const CASES: usize = 398;
 type Results = BTreeMap<String, String>;
 
 #[test]
-fn pjdfstest_with_passthrough() {
+fn pjdfstest_as_mounted_by_default() {
     same_as_native(&[]);
 }
 
 #[test]
-fn pjdfstest_without_passthrough() {
-    same_as_native(&["passthrough=off"]);
+fn pjdfstest_with_writeback() {
+    same_as_native(&["writeback=1"]);
+}
+
+#[test]
+fn pjdfstest_with_handles() {
+    same_as_native(&["io=handles"]);
+}
+
+#[test]
+fn pjdfstest_with_passthrough() {
+    same_as_native(&["io=passthrough"]);
 }
 
 #[test]
@@ -31,10 +41,16 @@ fn pjdfstest_in_the_plain_format() {
     same_as_native(&["redirect_dir=off", "metacopy=off", "index=off"]);
 }
 
+#[test]
+fn pjdfstest_with_owners_in_xattrs() {
+    // What podman's mounts have where `force_mask` is set.
+    same_as_native(&["redirect_dir=off", "metacopy=off", "xattr_permissions=2"]);
+}
+
 /// The suite's `open::etxtbsy` failed once in thirty runs: the program died of the truncation that was then refused.
 #[test]
 fn a_running_program_is_not_truncated_by_a_reader() {
-    for options in [&[][..], &["passthrough=off"], &["passthrough=off", "writeback=0"]] {
+    for options in [&[][..], &["io=handles"], &["io=handles", "writeback=0"], &["io=passthrough"]] {
         let scratch = Scratch::new();
         fs::copy("/bin/sleep", scratch.lower(0).join("program")).unwrap();
         let mut mounted = Subject::lamel().mount(&scratch, 1, true, options);

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{StatVfs, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use crate::backing::Backing;
 use crate::error::{Refusal, Result};
@@ -181,15 +182,14 @@ impl UnionFs {
         self.getattr(inode)
     }
 
-    /// Takes away the bits that a change of content by others than root takes away.
-    pub(crate) fn drop_setid(&self, inode: &Arc<Inode>) -> Result<()> {
+    /// Takes away the bits that a change of content by others than root takes away. True if there were any.
+    pub(crate) fn drop_setid(&self, inode: &Arc<Inode>) -> Result<bool> {
         let mode = self.disk_attr(inode)?.mode;
-        let kept = if mode & libc::S_IXGRP == 0 { libc::S_ISGID } else { 0 };
-        let now = mode & !(libc::S_ISUID | libc::S_ISGID) | mode & kept;
-        if now == mode {
-            return Ok(());
+        let now = without_setid(mode);
+        if now != mode {
+            self.setattr(inode, &SetAttr { mode: Some(now & 0o7777), ..SetAttr::default() })?;
         }
-        self.setattr(inode, &SetAttr { mode: Some(now & 0o7777), ..SetAttr::default() }).map(drop)
+        Ok(now != mode)
     }
 
     fn apply(&self, backing: &Backing<'_>, change: &SetAttr, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
@@ -200,8 +200,15 @@ impl UnionFs {
                 attr.gid = gid.unwrap_or(attr.gid);
                 if let Some(mode) = change.mode {
                     attr.mode = attr.format() | (mode & 0o7777);
+                } else if attr.format() == libc::S_IFREG {
+                    // As the filesystem does it where owners are its own.
+                    attr.mode = without_setid(attr.mode);
                 }
-                set_override(backing.target()?, key, &attr)?;
+                if attr.format() == libc::S_IFLNK {
+                    as_far_as_possible(backing.chown(uid, gid))?;
+                } else {
+                    set_override(backing.target()?, key, &attr)?;
+                }
             }
         } else {
             // chown before chmod: chown clears set-user-id bits that the mode may set.
@@ -237,6 +244,25 @@ impl UnionFs {
     }
 }
 
+/// The mode that a file has after a change of its content or owner: a set-group-id bit without group execute gives
+/// nobody anything and stays.
+fn without_setid(mode: u32) -> u32 {
+    let gone = if mode & libc::S_IXGRP == 0 { libc::S_ISUID } else { libc::S_ISUID | libc::S_ISGID };
+    mode & !gone
+}
+
+/// A symlink holds no override xattr: its owner is the disk's, where that takes it, and stays what it is where not. A
+/// program that unpacks an archive must not fail over it.
+pub(crate) fn as_far_as_possible(chowned: Result<()>) -> Result<()> {
+    match chowned {
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {
+            tracing::debug!(%error, "the owner of a symlink");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Records owner, mode and type in the override xattr.
 pub(crate) fn set_override(target: Target<'_>, key: &str, attr: &Attr) -> Result<()> {
     xattr::set(target, OsStr::new(key), ownership::format_override(attr).as_bytes(), 0)
@@ -256,6 +282,11 @@ pub(crate) fn modified_at(stat: &at::Stat) -> Timestamps {
         last_access: timespec(None),
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() },
     }
+}
+
+/// The times of a file whose content changes.
+pub(crate) fn modified_now() -> Timestamps {
+    Timestamps { last_access: timespec(None), last_modification: timespec(Some(SetTime::Now)) }
 }
 
 /// The times of an object, to be given to another.

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::attr::{Attr, set_override, times_of};
+use crate::attr::{Attr, as_far_as_possible, modified_now, set_override, times_of};
 use crate::backing::Backing;
 use crate::error::{Error, Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, UpperDir, UpperFile};
 use crate::layer::Content;
+use crate::options::Io;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, copy, credentials};
 use crate::union::{Counters, UnionFs};
-use crate::xattr::copies_up;
+use crate::xattr::copied_as;
 
 /// How much of an object a change needs in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +55,11 @@ struct FileSource {
 }
 
 impl UnionFs {
-    /// Brings an object to the upper, with the directories above it.
-    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+    /// Brings an object to the upper, with the directories above it. True if this call did it: a file that was to be
+    /// truncated is so then.
+    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, depth: Depth) -> Result<bool> {
         if is_done(inode, depth) {
-            return Ok(());
+            return Ok(false);
         }
         self.check_writable()?;
         loop {
@@ -113,26 +115,28 @@ impl UnionFs {
 
     /// The same as [`Self::copy_up`] for callers that hold the inode's transaction
     /// and have its parent in the upper.
-    pub(crate) fn copy_up_locked(&self, inode: &Arc<Inode>, depth: Depth) -> Result<()> {
+    pub(crate) fn copy_up_locked(&self, inode: &Arc<Inode>, depth: Depth) -> Result<bool> {
         if is_done(inode, depth) {
-            return Ok(());
+            return Ok(false);
         }
         self.check_writable()?;
         // What is made here is not the caller's: no umask of theirs applies.
         credentials::set_umask(0);
         let source = self.source(inode)?;
         match &source.file {
-            None => self.copy_up_dir(inode, &source),
+            None => self.copy_up_dir(inode, &source)?,
             Some(file) => match source.attr.format() {
-                libc::S_IFREG => self.copy_up_file(inode, &source, file, depth),
-                _ => self.copy_up_special(inode, &source, file, depth),
+                libc::S_IFREG => self.copy_up_file(inode, &source, file, depth)?,
+                _ => self.copy_up_special(inode, &source, file, depth)?,
             },
         }
+        Ok(true)
     }
 
     fn source(&self, inode: &Arc<Inode>) -> Result<Source> {
-        let (link, file) = {
+        let (link, file, inode_has_data_elsewhere) = {
             let state = inode.state.read();
+            let elsewhere = matches!(&state.body, Body::File(file) if file.data.is_some());
             let file = match &state.body {
                 Body::Dir(_) => None,
                 Body::File(file) => Some(FileSource {
@@ -141,11 +145,13 @@ impl UnionFs {
                     upper: file.upper.clone(),
                 }),
             };
-            (state.link.clone(), file)
+            (state.link.clone(), file, elsewhere)
         };
         let mut attr = self.with_backing(inode, |backing| backing.attr())?;
-        if let Some(FileSource { data: Some(data), .. }) = &file
+        // Of a lower file that is no metacopy these are its data's attributes too.
+        if let Some(FileSource { data: Some(data), upper, .. }) = &file
             && attr.format() == libc::S_IFREG
+            && (upper.is_some() || inode_has_data_elsewhere)
         {
             attr.size = self.layer(data.layer).attr(&data.dir, &data.name)?.size;
         }
@@ -220,21 +226,29 @@ impl UnionFs {
             return self.fill_metacopy(inode, source, file, depth);
         }
         let staging = upper.staging().as_fd();
-        let staged = upper.stage();
-        let (copy, made) = match at::tmpfile(staging, 0o600)? {
-            Some(copy) => (copy, Made::Nameless),
-            None => (at::create(staging, &staged.name, OFlags::RDWR, 0o600)?, Made::Named(&staged.name)),
+        let nameless = at::tmpfile(staging, 0o600)?;
+        let staged = nameless.is_none().then(|| upper.stage());
+        let (copy, made) = match (nameless, &staged) {
+            (None, Some(staged)) => {
+                (at::create(staging, &staged.name, OFlags::RDWR, 0o600)?, Made::Named(&staged.name))
+            }
+            (nameless, _) => (nameless.ok_or(Refusal::Unsupported)?, Made::Nameless),
         };
         let target = Target::Fd(copy.as_fd());
         if with_data {
-            self.copy_data(file, source.attr.size, depth, copy.as_fd())?;
+            self.copy_data(file, &source.attr, depth, copy.as_fd())?;
         } else {
             at::truncate(copy.as_fd(), source.attr.size)?;
             upper.markers.set_metacopy(target)?;
         }
         self.set_attr(inode, target, &source.attr)?;
-        if with_data && source.attr.size > 0 && upper.durable {
-            at::fsync(copy.as_fd(), false)?;
+        if let Depth::Data(Some(wanted)) = depth {
+            // Published as what the truncation makes of it.
+            at::truncate(copy.as_fd(), wanted)?;
+            at::futimens(copy.as_fd(), &modified_now())?;
+        }
+        if with_data && source.attr.size > 0 {
+            upper.make_durable(copy.as_fd())?;
         }
         let made = match made {
             Made::Nameless => Made::File(&copy),
@@ -246,15 +260,21 @@ impl UnionFs {
         } else {
             self.publish_new_file(inode, source, file, made, depth, with_data)?;
         }
-        if matches!(made, Made::Named(_)) {
+        if let Some(staged) = staged {
             staged.publish();
+        }
+        if with_data && self.settings.io == Io::Cached {
+            // It is about to be written.
+            self.keep_open(inode, copy);
         }
         let counter = if with_data { &self.counters.data_copy_ups } else { &self.counters.attribute_copy_ups };
         Counters::count(counter);
         Ok(())
     }
 
-    fn copy_data(&self, file: &FileSource, size: u64, depth: Depth, to: BorrowedFd<'_>) -> Result<()> {
+    fn copy_data(&self, file: &FileSource, attr: &Attr, depth: Depth, to: BorrowedFd<'_>) -> Result<()> {
+        let size = attr.size;
+        let may_have_holes = attr.blocks.saturating_mul(512) < size;
         let Some(data) = &file.data else {
             return Err(Refusal::UnknownInode.into());
         };
@@ -266,7 +286,7 @@ impl UnionFs {
             return Ok(());
         }
         match self.layer(data.layer).open(&data.dir, &data.name)? {
-            Content::File(from) => copy::file(from.as_fd(), to, size, len),
+            Content::File(from) => copy::file(from.as_fd(), to, size, len, may_have_holes),
             Content::Bytes(bytes) => {
                 let bytes = (*bytes).as_ref();
                 let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
@@ -290,16 +310,14 @@ impl UnionFs {
             let Content::File(copy) = backing.open(OFlags::RDWR)? else {
                 return Err(Refusal::UnknownInode.into());
             };
-            self.copy_data(file, source.attr.size, depth, copy.as_fd())?;
-            let len = match depth {
-                Depth::Data(Some(wanted)) => wanted,
-                _ => source.attr.size,
+            self.copy_data(file, &source.attr, depth, copy.as_fd())?;
+            let (len, times) = match depth {
+                Depth::Data(Some(wanted)) => (wanted, modified_now()),
+                _ => (source.attr.size, times_of(&source.attr)),
             };
             at::truncate(copy.as_fd(), len)?;
-            backing.utimens(&times_of(&source.attr))?;
-            if upper.durable {
-                at::fsync(copy.as_fd(), false)?;
-            }
+            backing.utimens(&times)?;
+            upper.make_durable(copy.as_fd())?;
             // A metacopy without a mark is shown by its lower file's number; with data of its own it would not be.
             if self.inos.number(source.attr.dev, source.attr.ino) != inode.ino {
                 upper.markers.set_ino(backing.target()?, inode.ino)?;
@@ -500,8 +518,13 @@ impl UnionFs {
                 set_override(target, key, attr)?;
                 backing.chmod(0o755)?;
             }
-            _ => {
-                backing.chown(attr.uid, attr.gid)?;
+            key => {
+                let chowned = backing.chown(attr.uid, attr.gid);
+                if key.is_some() {
+                    as_far_as_possible(chowned)?
+                } else {
+                    chowned?
+                }
                 self.copy_xattrs(inode, target)?;
                 if attr.format() != libc::S_IFLNK {
                     backing.chmod(attr.mode & 0o7777)?;
@@ -515,14 +538,13 @@ impl UnionFs {
         self.with_backing(inode, |from| {
             let names = from.xattr_names()?;
             for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-                if !copies_up(name, self.owners.override_key()) {
-                    continue;
-                }
-                let name = OsStr::from_bytes(name);
-                let Some(value) = from.xattr(name)? else {
+                let Some(copied) = copied_as(from, name, self.owners.override_key())? else {
                     continue;
                 };
-                match xattr::set(to, name, &value, 0) {
+                let Some(value) = from.xattr(OsStr::from_bytes(name))? else {
+                    continue;
+                };
+                match xattr::set(to, &copied, &value, 0) {
                     // Not carried by the upper's filesystem, or not ours to set.
                     Err(error) if matches!(error.errno(), Errno::OPNOTSUPP | Errno::PERM) => {
                         tracing::debug!(%error, "attribute not copied up");
@@ -587,14 +609,14 @@ impl Owned<'_> {
     fn chmod(&self, mode: u32) -> Result<(), Error> {
         match self {
             Self::At(dir, name) => at::chmod(*dir, name, mode),
-            Self::Fd(fd) => at::fchmod_path(*fd, mode),
+            Self::Fd(fd) => at::fchmod(*fd, mode),
         }
     }
 
     fn utimens(&self, attr: &Attr) -> Result<(), Error> {
         match self {
             Self::At(dir, name) => at::utimens(*dir, name, &times_of(attr)),
-            Self::Fd(fd) => at::futimens_path(*fd, &times_of(attr)),
+            Self::Fd(fd) => at::futimens(*fd, &times_of(attr)),
         }
     }
 }

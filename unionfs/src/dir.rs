@@ -6,15 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::Errno;
 
-use crate::attr::{Attr, set_override};
+use crate::attr::{Attr, as_far_as_possible, set_override};
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
-use crate::file::{Opened, Register};
+use crate::file::{NewHandle, Register};
 use crate::inode::{Body, DirBody, FileBody, Inode, InodeTable, Link, State, UpperDir, UpperFile};
 use crate::layer::Content;
 use crate::lookup::{Found, FoundBody};
 use crate::name::Name;
+use crate::options::Io;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, credentials};
 use crate::union::UnionFs;
@@ -82,7 +84,11 @@ impl UnionFs {
         new: New<'_>,
         caller: Caller,
     ) -> Result<(Arc<Inode>, Attr)> {
-        let (inode, attr, _) = self.make_open(parent, name, new, caller)?;
+        let (inode, attr, file) = self.make_open(parent, name, new, caller)?;
+        if let (Io::Cached, Some(file)) = (self.settings.io, file) {
+            // It is about to be written.
+            self.keep_open(&inode, file);
+        }
         Ok((inode, attr))
     }
 
@@ -94,7 +100,7 @@ impl UnionFs {
         mode: u32,
         caller: Caller,
         register: Register<'_>,
-    ) -> Result<(Arc<Inode>, Attr, Opened)> {
+    ) -> Result<(Arc<Inode>, Attr, NewHandle)> {
         let (inode, attr, file) = self.make_open(parent, name, New::File { mode }, caller)?;
         let flags = self.open_flags(true);
         let opened = match file {
@@ -135,11 +141,21 @@ impl UnionFs {
         self.copy_up(parent, Depth::Attributes)?;
         let dir = self.upper_dir(parent)?;
         let upper = self.upper()?;
-        let slot = self.slot(parent, &dir, name)?;
-        let file = if slot == Slot::Free && upper.override_key.is_none() {
-            as_caller(caller, || new.make(dir.as_fd(), name))?
-        } else {
-            self.make_staged(upper, &dir, name, new, caller, slot)?
+        // Tried at once where there are no `.wh.` files: only a whiteout device, which is rare, makes the try futile.
+        let plain = upper.override_key.is_none();
+        let tried = match plain && self.lowers_of(parent)?.is_empty() {
+            true => match as_caller(caller, || new.make(dir.as_fd(), name)) {
+                Err(error) if error.errno() == Errno::EXIST => None,
+                made => Some(made?),
+            },
+            false => None,
+        };
+        let file = match tried {
+            Some(file) => file,
+            None => match self.slot(parent, &dir, name)? {
+                Slot::Free if plain => as_caller(caller, || new.make(dir.as_fd(), name))?,
+                slot => self.make_staged(upper, &dir, name, new, caller, slot)?,
+            },
         };
         let stat = match &file {
             Some(file) => at::fstat(file.as_fd())?,
@@ -149,13 +165,15 @@ impl UnionFs {
         if upper.override_key.is_some() {
             attr = upper.entry(Target::At(dir.as_fd(), name), name)?.attr;
         }
+        // Attributes of a new object are inherited.
+        let bare = parent.is_bare();
         let body = if new.is_dir() {
             FoundBody::Dir { upper: true, impure: false, lowers: Arc::from([]) }
         } else {
             FoundBody::File { upper: Some(UpperFile::Named), lower: None, data: None }
         };
         let found =
-            Found { attr, ino: self.inos.fresh(attr.dev, attr.ino), upper_id: Some((attr.dev, attr.ino)), body };
+            Found { attr, ino: self.inos.fresh(attr.dev, attr.ino), upper_id: Some((attr.dev, attr.ino)), bare, body };
         let inode = self.intern(parent, name, &found, true)?;
         let attr = self.shown(&inode, attr);
         Ok((inode, attr, file))
@@ -413,9 +431,17 @@ fn make_overridden(
 ) -> Result<Option<OwnedFd>> {
     credentials::set_umask(0);
     let fd = nursery.fd.as_fd();
+    let above = xattr::get(Target::At(parent.as_fd(), OsStr::new(".")), OsStr::new(key))?
+        .and_then(|value| crate::ownership::parse_override(&value))
+        .filter(|above| above.permissions & libc::S_ISGID != 0);
+    let gid = above.map_or(caller.gid, |above| above.gid);
     let (real, rdev) = match new {
         New::Dir { .. } => (New::Dir { mode: 0o755 }, 0),
-        New::Symlink { .. } => return new.make(fd, name),
+        New::Symlink { .. } => {
+            let made = new.make(fd, name)?;
+            as_far_as_possible(at::chown(fd, name, Some(caller.uid), Some(gid)))?;
+            return Ok(made);
+        }
         New::File { .. } => (New::File { mode: 0o755 }, 0),
         New::Node { rdev, .. } => (New::File { mode: 0o755 }, rdev),
     };
@@ -423,15 +449,9 @@ fn make_overridden(
     let mut attr = Attr::from(&at::stat(fd, name)?);
     let mut mode = new.mode() & !caller.umask;
     attr.uid = caller.uid;
-    attr.gid = caller.gid;
-    if let Some(value) = xattr::get(Target::At(parent.as_fd(), OsStr::new(".")), OsStr::new(key))?
-        && let Some(above) = crate::ownership::parse_override(&value)
-        && above.permissions & libc::S_ISGID != 0
-    {
-        attr.gid = above.gid;
-        if new.is_dir() {
-            mode |= libc::S_ISGID;
-        }
+    attr.gid = gid;
+    if above.is_some() && new.is_dir() {
+        mode |= libc::S_ISGID;
     }
     attr.mode = mode;
     attr.rdev = rdev;
@@ -461,7 +481,9 @@ impl<'a> Nursery<'a> {
             at::chown(fd.as_fd(), itself, None, Some(stat.st_gid))?;
             at::chmod(fd.as_fd(), itself, 0o2700)?;
         }
-        if let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))? {
+        if upper.override_key.is_none()
+            && let Some(acl) = xattr::get(Target::At(parent.as_fd(), itself), OsStr::new(DEFAULT_ACL))?
+        {
             xattr::set(Target::At(fd.as_fd(), itself), OsStr::new(DEFAULT_ACL), &acl, 0)?;
         }
         Ok(Self { fd, _staged: staged })

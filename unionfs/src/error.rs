@@ -93,9 +93,15 @@ pub enum Refusal {
     /// It is the program of a running process.
     #[error("text file busy")]
     Executed,
+    /// The file may only grow.
+    #[error("only appending to this file is permitted")]
+    AppendOnly,
     /// Owner or group has no mapping to the disk.
     #[error("id has no mapping")]
     Unmapped,
+    /// A layer leads back into the mount that it is a layer of.
+    #[error("the mount itself, seen through one of its layers")]
+    OwnMount,
 }
 
 /// What is wrong with an object in a layer.
@@ -170,7 +176,9 @@ impl Refusal {
             Self::Unsupported => Errno::OPNOTSUPP,
             Self::NotTty => Errno::NOTTY,
             Self::Executed => Errno::TXTBSY,
+            Self::AppendOnly => Errno::PERM,
             Self::Unmapped => Errno::OVERFLOW,
+            Self::OwnMount => Errno::LOOP,
         }
     }
 }
@@ -247,6 +255,16 @@ pub enum OpenError {
         upper: std::path::PathBuf,
         /// The workdir.
         work: std::path::PathBuf,
+    },
+    /// What is written to the upper would change a lower layer.
+    #[error("lower layer {lower} is, or lies in, {role} {path}, which the mount writes to", lower = .lower.display(), path = .path.display())]
+    LowerInside {
+        /// The lower layer.
+        lower: std::path::PathBuf,
+        /// What it lies in: the upper or the workdir.
+        role: LayerRole,
+        /// As that was given.
+        path: std::path::PathBuf,
     },
     /// Nothing can be written where the upper lies.
     #[error(

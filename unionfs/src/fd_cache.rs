@@ -1,5 +1,5 @@
-//! A bounded cache of directory descriptors: no inode holds one, however many
-//! inodes the kernel has.
+//! A bounded cache of descriptors: no inode holds one, however many inodes the
+//! kernel has.
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
@@ -10,29 +10,29 @@ use parking_lot::Mutex;
 
 const SHARDS: usize = 16;
 
-/// Directory descriptors by key, least recently used ones closed first.
-pub(crate) struct FdCache {
+/// Descriptors, or what holds one, by key; least recently used ones are closed first.
+pub(crate) struct FdCache<T = OwnedFd> {
     /// Held for the look-up alone, never while a descriptor is opened or closed.
-    shards: [Mutex<LruCache<u64, Arc<OwnedFd>>>; SHARDS],
+    shards: [Mutex<LruCache<u64, Arc<T>>>; SHARDS],
 }
 
-impl FdCache {
+impl<T> FdCache<T> {
     /// A cache of about `capacity` descriptors.
     pub(crate) fn new(capacity: usize) -> Self {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))) }
     }
 
-    fn shard(&self, key: u64) -> &Mutex<LruCache<u64, Arc<OwnedFd>>> {
+    fn shard(&self, key: u64) -> &Mutex<LruCache<u64, Arc<T>>> {
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
         &self.shards[usize::try_from(mixed).unwrap_or_default() % SHARDS]
     }
 
-    pub(crate) fn get(&self, key: u64) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn get(&self, key: u64) -> Option<Arc<T>> {
         self.shard(key).lock().get(&key).map(Arc::clone)
     }
 
-    pub(crate) fn put(&self, key: u64, fd: Arc<OwnedFd>) {
+    pub(crate) fn put(&self, key: u64, fd: Arc<T>) {
         let evicted = self.shard(key).lock().push(key, fd);
         drop(evicted);
     }

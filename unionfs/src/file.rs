@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use crate::attr::modified_at;
 use crate::copy_up::Depth;
 use crate::error::{Error, Refusal, Result};
-use crate::handle::{Access, FileHandle};
+use crate::handle::{Access, FileHandle, Opened};
 use crate::inode::{Body, Inode};
 use crate::layer::Content;
+use crate::options::Io;
 use crate::sys::{at, copy, ioctl};
 use crate::union::{Counters, UnionFs};
 
@@ -24,10 +25,28 @@ const EXECUTED: OFlags = OFlags::from_bits_retain(0o40);
 /// What one call copies of a file with holes, at most; the caller goes on from there.
 const COPY_STEP: usize = 1 << 20;
 
-/// An open file, as the kernel is told of it.
-pub(crate) struct Opened {
-    pub(crate) handle: u64,
+/// A handle, as the kernel is told of it.
+pub(crate) struct NewHandle {
+    pub(crate) number: u64,
     pub(crate) access: Access,
+}
+
+/// What a request names when the kernel opened the file by itself.
+pub(crate) const NO_HANDLE: u64 = 0;
+
+/// The file that a request is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileId {
+    pub(crate) ino: u64,
+    /// [`NO_HANDLE`], or one of [`NewHandle`].
+    pub(crate) handle: u64,
+}
+
+/// Whether a request changes data: without a handle, the first such request copies the file up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Read,
+    Write,
 }
 
 /// What a write does to the time of the file's last change.
@@ -71,7 +90,7 @@ impl UnionFs {
         flags: OFlags,
         unprivileged: bool,
         register: Register<'_>,
-    ) -> Result<Opened> {
+    ) -> Result<NewHandle> {
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let truncate = flags.contains(OFlags::TRUNC);
         // The kernel keeps writers from running programs, but checks a truncating reader only after this open.
@@ -84,8 +103,14 @@ impl UnionFs {
         }
         let seen = version(inode);
         // O_RDONLY | O_TRUNC truncates too.
-        let own = self.open_flags(write || truncate);
-        let content = self.open_data(inode, own)?;
+        let mut own = self.open_flags(write || truncate);
+        let mut content = self.open_data(inode, own);
+        // Some files may be opened for nothing else.
+        if flags.contains(OFlags::APPEND) && content.as_ref().is_err_and(|error| error.errno() == Errno::PERM) {
+            own |= OFlags::APPEND;
+            content = self.open_data(inode, own);
+        }
+        let content = content?;
         if truncate {
             if unprivileged {
                 self.drop_setid(inode)?;
@@ -94,7 +119,7 @@ impl UnionFs {
         }
         let opened = self.add_handle(inode, own, seen, content, register);
         if flags.contains(EXECUTED) {
-            self.handles.mark_executed(opened.handle, inode.ino);
+            self.handles.mark_executed(opened.number, inode.ino);
         }
         Ok(opened)
     }
@@ -114,9 +139,9 @@ impl UnionFs {
         version: u32,
         content: Content,
         register: Register<'_>,
-    ) -> Opened {
+    ) -> NewHandle {
         let file = match &content {
-            Content::File(file) if self.settings.passthrough && inode.is_pure_upper() => Some(file),
+            Content::File(file) if self.settings.io == Io::Passthrough && inode.is_pure_upper() => Some(file),
             _ => None,
         };
         let access = self.handles.choose(inode.ino, file, register);
@@ -127,13 +152,58 @@ impl UnionFs {
             }
             Access::Cached { .. } => None,
         };
-        let handle = self.handles.add_file(FileHandle {
+        let number = self.handles.add_file(FileHandle {
             inode: Arc::clone(inode),
             flags,
             content: parking_lot::RwLock::new((version, Arc::new(content))),
             passthrough,
         });
-        Opened { handle, access }
+        NewHandle { number, access }
+    }
+
+    fn inode_of(&self, file: FileId) -> Result<Arc<Inode>> {
+        match file.handle {
+            NO_HANDLE => self.inodes.get(file.ino),
+            handle => Ok(Arc::clone(&self.handles.file(handle)?.inode)),
+        }
+    }
+
+    /// Takes the set-id bits of a file away, before its data is changed by one who must not keep them. True if it had any.
+    pub(crate) fn drop_setid_of(&self, file: FileId) -> Result<bool> {
+        self.drop_setid(&self.inode_of(file)?)
+    }
+
+    /// The inode and the data that a request is about.
+    fn data(&self, file: FileId, want: Want) -> Result<(Arc<Inode>, Arc<Content>)> {
+        if file.handle != NO_HANDLE {
+            let handle = self.handles.file(file.handle)?;
+            let content = self.content(&handle)?;
+            return Ok((Arc::clone(&handle.inode), content));
+        }
+        let inode = self.inodes.get(file.ino)?;
+        if want == Want::Write {
+            self.copy_up(&inode, Depth::Data(None))?;
+        }
+        let version = version(&inode);
+        if let Some(opened) = self.opened.get(inode.ino)
+            && opened.version == version
+            && (opened.writable || want == Want::Read)
+        {
+            return Ok((inode, Arc::clone(&opened.content)));
+        }
+        let writable = want == Want::Write;
+        let content = Arc::new(self.open_data(&inode, self.open_flags(writable))?);
+        self.opened.put(inode.ino, Arc::new(Opened { version, writable, content: Arc::clone(&content) }));
+        Ok((inode, content))
+    }
+
+    /// Keeps the data of a file of the upper open for the request that is expected next.
+    pub(crate) fn keep_open(&self, inode: &Inode, file: OwnedFd) {
+        if self.settings.noatime {
+            at::set_noatime(file.as_fd());
+        }
+        let opened = Opened { version: version(inode), writable: true, content: Arc::new(Content::File(file)) };
+        self.opened.put(inode.ino, Arc::new(opened));
     }
 
     /// The data behind a handle, opened again if a copy-up moved it.
@@ -151,9 +221,8 @@ impl UnionFs {
     }
 
     /// Reads up to `size` bytes and passes them on.
-    pub(crate) fn read<T>(&self, handle: u64, offset: u64, size: usize, done: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        let handle = self.handles.file(handle)?;
-        let content = self.content(&handle)?;
+    pub(crate) fn read<T>(&self, file: FileId, offset: u64, size: usize, done: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let (_, content) = self.data(file, Want::Read)?;
         match &*content {
             Content::Bytes(bytes) => {
                 let bytes = (**bytes).as_ref();
@@ -183,9 +252,12 @@ impl UnionFs {
     }
 
     /// Writes all of `data`.
-    pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8], times: WriteTimes) -> Result<u32> {
-        let handle = self.handles.file(handle)?;
-        let content = self.content(&handle)?;
+    pub(crate) fn write(&self, file: FileId, offset: u64, data: &[u8], times: WriteTimes) -> Result<u32> {
+        let content = match self.data(file, Want::Write) {
+            Ok((_, content)) => content,
+            Err(error) if error.errno() == Errno::PERM => self.append_only(file, offset)?,
+            Err(error) => return Err(error),
+        };
         let file = as_file(&content)?;
         let before = match times {
             WriteTimes::Kept => Some(at::fstat(file.as_fd())?),
@@ -209,28 +281,37 @@ impl UnionFs {
         Ok(u32::try_from(done).unwrap_or(u32::MAX))
     }
 
+    /// The data of a file that may only be appended to, for a write at its end.
+    fn append_only(&self, file: FileId, offset: u64) -> Result<Arc<Content>> {
+        let content = self.open_data(&self.inode_of(file)?, self.open_flags(true) | OFlags::APPEND)?;
+        let end = at::fstat(as_file(&content)?.as_fd())?.st_size;
+        if u64::try_from(end) == Ok(offset) { Ok(Arc::new(content)) } else { Err(Refusal::AppendOnly.into()) }
+    }
+
     /// Sets a file's length, with or without a handle.
     pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<()> {
-        self.copy_up(inode, Depth::Data(Some(size)))?;
+        if self.copy_up(inode, Depth::Data(Some(size)))? {
+            return Ok(());
+        }
         let content = self.open_data(inode, OFlags::RDWR)?;
         at::truncate(as_file(&content)?.as_fd(), size)
     }
 
     /// Makes what was written durable. A file of a lower layer is so already.
-    pub(crate) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+    pub(crate) fn fsync(&self, file: FileId, data_only: bool) -> Result<()> {
         if !self.settings.fsync {
             return Ok(());
         }
-        let handle = self.handles.file(handle)?;
-        if !handle.inode.in_upper() {
+        let inode = self.inode_of(file)?;
+        if !inode.in_upper() {
             return Ok(());
         }
-        if handle.inode.is_pure_upper() {
-            let content = self.content(&handle)?;
+        if inode.is_pure_upper() {
+            let (_, content) = self.data(file, Want::Read)?;
             return at::fsync(as_file(&content)?.as_fd(), data_only);
         }
         // A metacopy: the attributes are in the upper.
-        self.with_upper(&handle.inode, |backing| match backing.open(OFlags::RDONLY)? {
+        self.with_upper(&inode, |backing| match backing.open(OFlags::RDONLY)? {
             Content::File(file) => at::fsync(file.as_fd(), data_only),
             Content::Bytes(_) | Content::Sparse(_) => Ok(()),
         })
@@ -246,16 +327,14 @@ impl UnionFs {
         at::fsync(real.as_fd(), false)
     }
 
-    pub(crate) fn fallocate(&self, handle: u64, mode: i32, offset: u64, len: u64) -> Result<()> {
-        let handle = self.handles.file(handle)?;
-        let content = self.content(&handle)?;
+    pub(crate) fn fallocate(&self, file: FileId, mode: i32, offset: u64, len: u64) -> Result<()> {
+        let (_, content) = self.data(file, Want::Write)?;
         ioctl::fallocate(as_file(&content)?.as_fd(), mode, offset, len)
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE`; the kernel does the other kinds itself.
-    pub(crate) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
-        let handle = self.handles.file(handle)?;
-        let content = self.content(&handle)?;
+    pub(crate) fn lseek(&self, file: FileId, offset: i64, whence: i32) -> Result<i64> {
+        let (_, content) = self.data(file, Want::Read)?;
         let at = u64::try_from(offset).map_err(|_| Error::call("lseek", OsStr::new("<handle>"), Errno::NXIO))?;
         let position = match (&*content, whence) {
             (Content::File(file), libc::SEEK_DATA) => rustix::fs::seek(file, SeekFrom::Data(at)),
@@ -273,9 +352,10 @@ impl UnionFs {
             .map_err(|errno| Error::call("lseek", OsStr::new("<handle>"), errno))
     }
 
-    pub(crate) fn copy_file_range(&self, from: u64, from_at: u64, to: u64, to_at: u64, len: u64) -> Result<u32> {
-        let (from, to) = (self.handles.file(from)?, self.handles.file(to)?);
-        let (from, to) = (self.content(&from)?, self.content(&to)?);
+    pub(crate) fn copy_file_range(&self, from: FileId, from_at: u64, to: FileId, to_at: u64, len: u64) -> Result<u32> {
+        // The target first: to copy it up may move the data of the source, where both are one file.
+        let (_, to) = self.data(to, Want::Write)?;
+        let (_, from) = self.data(from, Want::Read)?;
         let (mut from_at, mut to_at) = (from_at, to_at);
         let len = usize::try_from(len.min(i32::MAX as u64)).unwrap_or(usize::MAX);
         match (&*from, &*to) {
@@ -325,6 +405,8 @@ impl UnionFs {
                     return Ok(Vec::new());
                 }
                 self.copy_up_for_flags(inode)?;
+                // A descriptor from before writes what may not be written any more.
+                self.opened.remove(inode.ino);
                 self.with_open(inode, |fd| ioctl::set_flags(fd, flags)).map(|()| Vec::new())
             }
             // The kernel asks this before it sets flags.
@@ -333,6 +415,7 @@ impl UnionFs {
                 let value = data.get(..28).and_then(|bytes| bytes.try_into().ok()).ok_or(Refusal::Invalid)?;
                 self.check_writable()?;
                 self.copy_up_for_flags(inode)?;
+                self.opened.remove(inode.ino);
                 self.with_open(inode, |fd| ioctl::set_fsxattr(fd, &value)).map(|()| Vec::new())
             }
             _ => Err(Refusal::NotTty.into()),
@@ -340,7 +423,7 @@ impl UnionFs {
     }
 
     fn copy_up_for_flags(&self, inode: &Arc<Inode>) -> Result<()> {
-        self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) })
+        self.copy_up(inode, if inode.is_dir() { Depth::Attributes } else { Depth::Data(None) }).map(drop)
     }
 
     /// Calls `act` with a descriptor of the object's data or directory.

@@ -2,6 +2,7 @@
 //! that knows a `Reply`.
 
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,10 +16,12 @@ use fuser::{
 use rustix::fs::OFlags;
 
 use crate::attr::{Attr, SetAttr, SetTime};
+use crate::crew::{Crew, Turn};
 use crate::dir::{Caller, New};
 use crate::error::{Error, Refusal, Result};
-use crate::file::{Opened, WriteTimes};
+use crate::file::{FileId, NO_HANDLE, NewHandle, WriteTimes};
 use crate::handle::Access;
+use crate::options::Io;
 use crate::sys::credentials;
 use crate::union::{Counters, UnionFs};
 use crate::workers::Workers;
@@ -32,15 +35,35 @@ const SLOW_BYTES: u64 = 1 << 20;
 pub struct Adapter {
     fs: Arc<UnionFs>,
     workers: Workers,
+    crew: Crew,
     notifier: Arc<OnceLock<Notifier>>,
+    agreed: Agreed,
+}
+
+/// What this end and the kernel agreed upon when the session began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Agreed {
+    /// The kernel opens files by itself ([`Io::Cached`]).
+    no_open: bool,
+    /// And directories.
+    no_opendir: bool,
     /// The kernel keeps written pages and their times, and tells both later.
     writeback: bool,
+    /// Set-id bits are ours to take away when data is changed. Otherwise the kernel asks for
+    /// `security.capability` before each write.
+    killpriv: bool,
 }
 
 impl Adapter {
-    /// An adapter for one session.
-    pub fn new(fs: Arc<UnionFs>) -> Self {
-        Self { fs, workers: Workers::default(), notifier: Arc::new(OnceLock::new()), writeback: false }
+    /// An adapter for one session; `spin`: see [`Options`](crate::Options).
+    pub fn new(fs: Arc<UnionFs>, spin: bool) -> Self {
+        Self {
+            fs,
+            workers: Workers::default(),
+            crew: Crew::new(spin),
+            notifier: Arc::new(OnceLock::new()),
+            agreed: Agreed::default(),
+        }
     }
 
     /// Where the session's notifier belongs once there is one.
@@ -58,13 +81,28 @@ impl Adapter {
         }
     }
 
-    fn count(&self) -> &UnionFs {
+    /// Begins to serve a request.
+    fn begin(&self) -> Serving<'_> {
         Counters::count(&self.fs.counters.requests);
-        &self.fs
+        Serving { fs: &self.fs, _turn: self.crew.turn() }
     }
 
     fn refresh(&self, ino: u64) {
         refresh(&self.notifier, ino);
+    }
+}
+
+/// The filesystem, for the time of one request.
+struct Serving<'a> {
+    fs: &'a UnionFs,
+    _turn: Turn<'a>,
+}
+
+impl Deref for Serving<'_> {
+    type Target = UnionFs;
+
+    fn deref(&self) -> &UnionFs {
+        self.fs
     }
 }
 
@@ -166,6 +204,10 @@ fn caller(request: &Request, umask: u32) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), umask }
 }
 
+fn id(ino: INodeNo, handle: FileHandle) -> FileId {
+    FileId { ino: ino.0, handle: handle.0 }
+}
+
 fn open_flags(access: &Access) -> FopenFlags {
     match access {
         Access::Cached { keep: true } => FopenFlags::FOPEN_KEEP_CACHE,
@@ -209,31 +251,40 @@ impl fuser::Filesystem for Adapter {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_HAS_IOCTL_DIR;
-        if settings.acl {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
-        // The kernel carries one of the two. BACKING_OPEN is for the initial user namespace alone.
-        if settings.passthrough && credentials::is_initial_root() && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+        wanted.set(InitFlags::FUSE_POSIX_ACL, settings.acl);
+        let io = settings.io.resolve(offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT));
+        // A truncation comes with the open, or, where no open comes, by itself.
+        wanted.set(InitFlags::FUSE_ATOMIC_O_TRUNC, io != Io::Cached);
+        if io == Io::Passthrough && credentials::is_initial_root() && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+            // The kernel carries passthrough or the writeback cache, not both, and takes set-id bits away by itself:
+            // this end does not see those writes.
             wanted |= InitFlags::FUSE_PASSTHROUGH;
             config.set_max_stack_depth(1).map_err(|_| std::io::ErrorKind::InvalidInput)?;
-        } else if settings.writeback {
-            wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+        } else {
+            wanted |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+            wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, settings.writeback.unwrap_or(io != Io::Cached));
         }
         let missing = wanted.difference(offered);
         if !missing.is_empty() {
             tracing::info!(?missing, "the kernel does not offer");
         }
-        self.writeback = (wanted & offered).contains(InitFlags::FUSE_WRITEBACK_CACHE);
-        config.add_capabilities(wanted & offered).map_err(|_| std::io::ErrorKind::Unsupported)?;
+        let both = wanted & offered;
+        self.agreed = Agreed {
+            no_open: io == Io::Cached,
+            no_opendir: offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
+            writeback: both.contains(InitFlags::FUSE_WRITEBACK_CACHE),
+            killpriv: both.contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2),
+        };
+        tracing::debug!(?io, agreed = ?self.agreed);
+        config.add_capabilities(both).map_err(|_| std::io::ErrorKind::Unsupported)?;
         config.set_max_write(MAX_WRITE).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         config.set_max_background(64).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let fs = self.count();
+        let fs = self.begin();
         let ttl = &fs.settings.ttl;
         match fs.inodes.get(parent.0).and_then(|parent| fs.lookup(&parent, name)) {
             Ok(Some((_, attr))) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
@@ -247,7 +298,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let fs = self.count();
+        let fs = self.begin();
         match fs.inodes.get(ino.0).and_then(|inode| fs.getattr(&inode)) {
             Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
             Err(error) => reply.error(refuse("getattr", ino.0, &error)),
@@ -257,7 +308,7 @@ impl fuser::Filesystem for Adapter {
     #[allow(clippy::too_many_arguments, reason = "the trait's signature")]
     fn setattr(
         &self,
-        _: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -273,17 +324,25 @@ impl fuser::Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let slow = size.is_some_and(|size| fs.moves_more_than(ino.0, SLOW_BYTES.min(size)));
-        self.serve(slow, move |fs| match fs.inodes.get(ino.0).and_then(|inode| fs.setattr(&inode, &change)) {
+        let kill = size.is_some() && self.kills_setid(req);
+        let changed = move |fs: &UnionFs| {
+            let inode = fs.inodes.get(ino.0)?;
+            if kill {
+                fs.drop_setid(&inode)?;
+            }
+            fs.setattr(&inode, &change)
+        };
+        self.serve(slow, move |fs| match changed(fs) {
             Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
             Err(error) => reply.error(refuse("setattr", ino.0, &error)),
         });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let fs = self.count();
+        let fs = self.begin();
         match fs.inodes.get(ino.0).and_then(|inode| fs.with_backing(&inode, |backing| backing.readlink())) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(refuse("readlink", ino.0, &error)),
@@ -307,13 +366,13 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let fs = self.count();
+        let fs = self.begin();
         let done = fs.inodes.get(parent.0).and_then(|parent| fs.unlink(&parent, name));
         reply_empty(reply, "unlink", parent.0, done);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let fs = self.count();
+        let fs = self.begin();
         let done = fs.inodes.get(parent.0).and_then(|parent| fs.rmdir(&parent, name));
         reply_empty(reply, "rmdir", parent.0, done);
     }
@@ -328,7 +387,7 @@ impl fuser::Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let done = fs.inodes.get(parent.0).and_then(|from| {
             let to = fs.inodes.get(newparent.0)?;
@@ -338,7 +397,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn link(&self, _: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let fs = self.count();
+        let fs = self.begin();
         let made = fs.inodes.get(ino.0).and_then(|inode| {
             let parent = fs.inodes.get(newparent.0)?;
             let attr = fs.link(&inode, &parent, newname)?;
@@ -349,7 +408,11 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let fs = self.count();
+        let fs = self.begin();
+        if self.agreed.no_open {
+            // The kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let slow = write && !flags.contains(OFlags::TRUNC) && fs.moves_more_than(ino.0, SLOW_BYTES);
@@ -365,10 +428,10 @@ impl fuser::Filesystem for Adapter {
                 refresh(&notifier, ino.0);
             }
             match opened {
-                Ok(Opened { handle, access: Access::Passthrough(id) }) => {
-                    reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
+                Ok(NewHandle { number, access: Access::Passthrough(id) }) => {
+                    reply.opened_passthrough(FileHandle(number), FopenFlags::empty(), &id);
                 }
-                Ok(Opened { handle, access }) => reply.opened(FileHandle(handle), open_flags(&access)),
+                Ok(NewHandle { number, access }) => reply.opened(FileHandle(number), open_flags(&access)),
                 Err(error) => reply.error(refuse("open", ino.0, &error)),
             }
         });
@@ -384,19 +447,23 @@ impl fuser::Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
+        if self.agreed.no_open {
+            // The kernel goes on with MKNOD, and does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         let ttl = &fs.settings.ttl;
         let made = fs
             .inodes
             .get(parent.0)
             .and_then(|parent| fs.create(&parent, name, mode, caller(req, umask), &|fd| reply.open_backing(fd)));
         match made {
-            Ok((_, attr, Opened { handle, access: Access::Passthrough(id) })) => {
-                let (attr, handle) = (file_attr(&attr), FileHandle(handle));
+            Ok((_, attr, NewHandle { number, access: Access::Passthrough(id) })) => {
+                let (attr, handle) = (file_attr(&attr), FileHandle(number));
                 reply.created_passthrough(ttl, &attr, Generation(0), handle, FopenFlags::empty(), &id);
             }
-            Ok((_, attr, Opened { handle, access })) => {
-                reply.created(ttl, &file_attr(&attr), Generation(0), FileHandle(handle), open_flags(&access));
+            Ok((_, attr, NewHandle { number, access })) => {
+                reply.created(ttl, &file_attr(&attr), Generation(0), FileHandle(number), open_flags(&access));
             }
             Err(error) => reply.error(refuse("create", parent.0, &error)),
         }
@@ -413,9 +480,9 @@ impl fuser::Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
         let mut reply = Some(reply);
-        let done = fs.read(fh.0, offset, size as usize, |data| {
+        let done = fs.read(id(ino, fh), offset, size as usize, |data| {
             if let Some(reply) = reply.take() {
                 reply.data(data);
             }
@@ -437,14 +504,27 @@ impl fuser::Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let times = if self.writeback && flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            WriteTimes::Kept
-        } else {
-            WriteTimes::Now
+        let fs = self.begin();
+        let file = id(ino, fh);
+        let cached = self.agreed.writeback && flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let times = if cached { WriteTimes::Kept } else { WriteTimes::Now };
+        let kill = self.agreed.killpriv && flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let notifier = Arc::clone(&self.notifier);
+        let write = move |fs: &UnionFs, data: &[u8]| {
+            if kill && fs.drop_setid_of(file)? {
+                refresh(&notifier, ino.0);
+            }
+            fs.write(file, offset, data, times)
         };
-        match self.count().write(fh.0, offset, data, times) {
+        let answer = move |written: Result<u32>| match written {
             Ok(size) => reply.written(size),
             Err(error) => reply.error(refuse("write", ino.0, &error)),
+        };
+        if file.handle == NO_HANDLE && fs.moves_more_than(ino.0, SLOW_BYTES) {
+            let data = data.to_vec();
+            self.serve(true, move |fs| answer(write(fs, &data)));
+        } else {
+            answer(write(&fs, data));
         }
     }
 
@@ -463,7 +543,8 @@ impl fuser::Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let stale = self.count().release_file(fh.0);
+        let fs = self.begin();
+        let stale = fs.release_file(fh.0);
         reply.ok();
         if let Some(ino) = stale {
             self.refresh(ino);
@@ -471,29 +552,26 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        self.count();
+        let _serving = self.begin();
         self.refresh(ino.0);
-        self.serve(true, move |fs| reply_empty(reply, "fsync", ino.0, fs.fsync(fh.0, datasync)));
+        self.serve(true, move |fs| reply_empty(reply, "fsync", ino.0, fs.fsync(id(ino, fh), datasync)));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let fs = self.count();
-        match fs.inodes.get(ino.0) {
-            Ok(inode) => {
-                let handle = fs.handles.add_dir(inode);
-                reply.opened(FileHandle(handle), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
-            }
-            Err(error) => reply.error(refuse("opendir", ino.0, &error)),
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.begin();
+        if self.agreed.no_opendir {
+            // The kernel does not ask again, and keeps what it lists as the flags below say.
+            return reply.error(Errno::ENOSYS);
         }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let fs = self.count();
-        match fs.handles.dir(fh.0).and_then(|handle| fs.snapshot(&handle, offset)) {
+    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let fs = self.begin();
+        match fs.inodes.get(ino.0).and_then(|inode| fs.snapshot(&inode, offset)) {
             Ok(snapshot) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                for (position, entry) in snapshot.iter().enumerate().skip(start) {
-                    if reply.add(INodeNo(entry.ino), position as u64 + 1, kind(entry.format), &entry.name) {
+                for (next, entry) in snapshot.from(offset) {
+                    if reply.add(INodeNo(entry.ino), next, kind(entry.format), &entry.name) {
                         break;
                     }
                 }
@@ -503,20 +581,18 @@ impl fuser::Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let fs = self.count();
-        let listed = fs.handles.dir(fh.0).and_then(|handle| Ok((fs.snapshot(&handle, offset)?, handle)));
-        let (snapshot, handle) = match listed {
+    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let fs = self.begin();
+        let listed = fs.inodes.get(ino.0).and_then(|inode| Ok((fs.snapshot(&inode, offset)?, inode)));
+        let (snapshot, dir) = match listed {
             Ok(listed) => listed,
             Err(error) => return reply.error(refuse("readdirplus", ino.0, &error)),
         };
         let ttl = &fs.settings.ttl;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (position, entry) in snapshot.iter().enumerate().skip(start) {
-            let next = position as u64 + 1;
+        for (next, entry) in snapshot.from(offset) {
             let mut attr = nothing();
             attr.kind = kind(entry.format);
-            if position < 2 {
+            if entry.name == "." || entry.name == ".." {
                 // The kernel looks neither of the dots up.
                 attr.ino = INodeNo(entry.ino);
                 if reply.add(attr.ino, next, &entry.name, ttl, &attr, Generation(0)) {
@@ -524,7 +600,7 @@ impl fuser::Filesystem for Adapter {
                 }
                 continue;
             }
-            let found = match fs.lookup(&handle.inode, &entry.name) {
+            let found = match fs.lookup(&dir, &entry.name) {
                 Ok(Some(found)) => found,
                 // Gone since the snapshot.
                 Ok(None) => continue,
@@ -552,18 +628,12 @@ impl fuser::Filesystem for Adapter {
         reply.ok();
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        let fs = self.count();
-        if let Some(handle) = fs.handles.remove_dir(fh.0)
-            && let Some(handle) = Arc::into_inner(handle)
-        {
-            fs.release_inode(handle.inode);
-        }
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.count();
+        let _serving = self.begin();
         self.serve(true, move |fs| {
             let done = fs.inodes.get(ino.0).and_then(|inode| fs.fsync_dir(&inode));
             reply_empty(reply, "fsyncdir", ino.0, done);
@@ -571,7 +641,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match self.count().statfs() {
+        match self.begin().statfs() {
             Ok(s) => {
                 let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
                 let (bsize, name_max, frsize) = (narrow(s.f_bsize), narrow(s.f_namemax), narrow(s.f_frsize));
@@ -582,25 +652,25 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
-        let fs = self.count();
+        let fs = self.begin();
         let done = fs.inodes.get(ino.0).and_then(|inode| fs.setxattr(&inode, name, value, flags));
         reply_empty(reply, "setxattr", ino.0, done);
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let fs = self.count();
+        let fs = self.begin();
         let value = fs.inodes.get(ino.0).and_then(|inode| fs.getxattr(&inode, name, req.pid()));
         reply_xattr(reply, "getxattr", ino.0, size, value);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let fs = self.count();
+        let fs = self.begin();
         let names = fs.inodes.get(ino.0).and_then(|inode| fs.listxattr(&inode));
         reply_xattr(reply, "listxattr", ino.0, size, names);
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let fs = self.count();
+        let fs = self.begin();
         let done = fs.inodes.get(ino.0).and_then(|inode| fs.removexattr(&inode, name));
         reply_empty(reply, "removexattr", ino.0, done);
     }
@@ -621,7 +691,7 @@ impl fuser::Filesystem for Adapter {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
         match fs.inodes.get(ino.0).and_then(|inode| fs.ioctl(&inode, cmd, in_data)) {
             Ok(data) => reply.ioctl(0, &data),
             Err(error) => reply.error(refuse("ioctl", ino.0, &error)),
@@ -630,7 +700,7 @@ impl fuser::Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -638,12 +708,13 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.count().fallocate(fh.0, mode, offset, length);
+        let (fs, file) = (self.begin(), id(ino, fh));
+        let done = self.before_change(req, file).and_then(|()| fs.fallocate(file, mode, offset, length));
         reply_empty(reply, "fallocate", ino.0, done);
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        match self.count().lseek(fh.0, offset, whence) {
+        match self.begin().lseek(id(ino, fh), offset, whence) {
             Ok(position) => reply.offset(position),
             Err(error) => reply.error(refuse("lseek", ino.0, &error)),
         }
@@ -652,18 +723,20 @@ impl fuser::Filesystem for Adapter {
     #[allow(clippy::too_many_arguments, reason = "the trait's signature")]
     fn copy_file_range(
         &self,
-        _: &Request,
+        req: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
-        _ino_out: INodeNo,
+        ino_out: INodeNo,
         fh_out: FileHandle,
         offset_out: u64,
         len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self.count().copy_file_range(fh_in.0, offset_in, fh_out.0, offset_out, len) {
+        let (fs, from, to) = (self.begin(), id(ino_in, fh_in), id(ino_out, fh_out));
+        let done = self.before_change(req, to).and_then(|()| fs.copy_file_range(from, offset_in, to, offset_out, len));
+        match done {
             Ok(size) => reply.written(size),
             Err(error) => reply.error(refuse("copy_file_range", ino_in.0, &error)),
         }
@@ -671,6 +744,19 @@ impl fuser::Filesystem for Adapter {
 }
 
 impl Adapter {
+    /// Whether set-id bits go when this caller changes data, in requests that do not say so themselves.
+    fn kills_setid(&self, req: &Request) -> bool {
+        self.agreed.killpriv && req.uid() != 0
+    }
+
+    /// Takes set-id bits away before such a request changes a file.
+    fn before_change(&self, req: &Request, file: FileId) -> Result<()> {
+        if self.kills_setid(req) && self.fs.drop_setid_of(file)? {
+            self.refresh(file.ino);
+        }
+        Ok(())
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one request's parts")]
     fn make(
         &self,
@@ -682,7 +768,7 @@ impl Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let fs = self.count();
+        let fs = self.begin();
         let made = fs.inodes.get(parent.0).and_then(|parent| {
             let (_, attr) = fs.make(&parent, name, new, caller(req, umask))?;
             Ok(attr)

@@ -1,4 +1,4 @@
-//! Open files and directories.
+//! Open files.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use fuser::BackingId;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustix::fs::OFlags;
 
 use crate::error::{Refusal, Result};
 use crate::inode::Inode;
 use crate::layer::Content;
-use crate::readdir::Snapshot;
 
 /// An open file.
 pub(crate) struct FileHandle {
@@ -31,11 +30,12 @@ impl FileHandle {
     }
 }
 
-/// An open directory.
-pub(crate) struct DirHandle {
-    pub(crate) inode: Arc<Inode>,
-    /// What it listed when it was read from the beginning.
-    pub(crate) snapshot: Mutex<Option<Arc<Snapshot>>>,
+/// The data of a file that the kernel opened by itself, kept open for the next request.
+pub(crate) struct Opened {
+    /// Of the inode's data.
+    pub(crate) version: u32,
+    pub(crate) writable: bool,
+    pub(crate) content: Arc<Content>,
 }
 
 /// How the open handles of one inode reach its data. The kernel refuses to mix.
@@ -53,7 +53,6 @@ struct Mode {
 pub(crate) struct Handles {
     next: AtomicU64,
     files: DashMap<u64, Arc<FileHandle>>,
-    dirs: DashMap<u64, Arc<DirHandle>>,
     modes: DashMap<u64, Mode>,
     /// The handles that hold running programs, and their inodes.
     executed: DashMap<u64, u64>,
@@ -71,7 +70,7 @@ pub(crate) enum Access {
 
 impl Handles {
     pub(crate) fn len(&self) -> usize {
-        self.files.len() + self.dirs.len()
+        self.files.len()
     }
 
     fn next(&self) -> u64 {
@@ -84,22 +83,8 @@ impl Handles {
         number
     }
 
-    pub(crate) fn add_dir(&self, inode: Arc<Inode>) -> u64 {
-        let number = self.next();
-        self.dirs.insert(number, Arc::new(DirHandle { inode, snapshot: Mutex::new(None) }));
-        number
-    }
-
     pub(crate) fn file(&self, number: u64) -> Result<Arc<FileHandle>> {
         self.files.get(&number).map(|handle| Arc::clone(&handle)).ok_or_else(|| Refusal::UnknownHandle.into())
-    }
-
-    pub(crate) fn dir(&self, number: u64) -> Result<Arc<DirHandle>> {
-        self.dirs.get(&number).map(|handle| Arc::clone(&handle)).ok_or_else(|| Refusal::UnknownHandle.into())
-    }
-
-    pub(crate) fn remove_dir(&self, number: u64) -> Option<Arc<DirHandle>> {
-        self.dirs.remove(&number).map(|(_, handle)| handle)
     }
 
     /// A handle was opened by execve; it is released when the last process that runs it ends.

@@ -145,7 +145,7 @@ impl UnionFs {
             return;
         };
         // Before the transaction: a parent's own is never taken under a child's.
-        let linked = self.copy_up(parent, Depth::Attributes).and_then(|()| {
+        let linked = self.copy_up(parent, Depth::Attributes).and_then(|_| {
             let _transaction = inode.transaction.lock();
             self.link_up_name(&key, parent, name)
         });

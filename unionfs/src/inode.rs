@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
@@ -134,6 +134,8 @@ pub(crate) struct Inode {
     pub(crate) ino: u64,
     /// How many times the kernel was told of it, less what it forgot.
     nlookup: AtomicU64,
+    /// It is known to have no extended attributes that a user may see: nothing need be asked.
+    bare: AtomicBool,
     /// Held by whoever moves the object: copy-up, rename, unlink, link.
     pub(crate) transaction: Mutex<()>,
     /// Read while its place is used, written when the place changes.
@@ -141,8 +143,19 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    pub(crate) fn new(ino: u64, state: State) -> Self {
-        Self { ino, nlookup: AtomicU64::new(0), transaction: Mutex::new(()), state: RwLock::new(state) }
+    pub(crate) fn new(ino: u64, bare: bool, state: State) -> Self {
+        let (nlookup, bare) = (AtomicU64::new(0), AtomicBool::new(bare));
+        Self { ino, nlookup, bare, transaction: Mutex::new(()), state: RwLock::new(state) }
+    }
+
+    /// Whether it is known to have no extended attributes.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare.load(Ordering::Acquire)
+    }
+
+    /// It is about to get an extended attribute.
+    pub(crate) fn set_dressed(&self) {
+        self.bare.store(false, Ordering::Release);
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -414,7 +427,7 @@ mod tests {
 
     fn file(ino: u64) -> Inode {
         let body = Body::File(FileBody { format: libc::S_IFREG, version: 0, upper: None, lower: None, data: None });
-        Inode::new(ino, State { link: None, body })
+        Inode::new(ino, false, State { link: None, body })
     }
 
     #[test]

@@ -6,17 +6,17 @@
 //! mounted, whatever the union on top renames.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::attr::Attr;
-use crate::error::{LayerRole, OpenError, Result};
+use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
 use crate::ownership;
 use crate::sparse::SparseFile;
@@ -154,6 +154,11 @@ pub trait Layer: Send + Sync {
     /// Where the layer lies, for people.
     fn source(&self) -> &Path;
 
+    /// The directory that the layer is, if it is one.
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Whether redirects and metacopies of this layer are followed. A layer that
     /// came from an archive has no say in where the union looks.
     fn is_trusted(&self) -> bool {
@@ -192,6 +197,24 @@ pub trait Layer: Send + Sync {
     fn statfs(&self) -> Result<rustix::fs::StatVfs>;
 }
 
+/// The device that the union is mounted as, once it is mounted.
+///
+/// Where no private clone of a layer can be had, mounts below it are entered, and this union's own may be one of them:
+/// asking it would wait for the very threads that ask.
+#[derive(Debug, Default)]
+pub(crate) struct OwnDevice(OnceLock<u64>);
+
+impl OwnDevice {
+    pub(crate) fn set(&self, device: u64) {
+        // A union is mounted once.
+        self.0.get_or_init(|| device);
+    }
+
+    fn check(&self, stat: &at::Stat) -> Result<()> {
+        if self.0.get() == Some(&stat.st_dev) { Err(Refusal::OwnMount.into()) } else { Ok(()) }
+    }
+}
+
 /// A layer that is a directory.
 pub(crate) struct DirLayer {
     source: PathBuf,
@@ -203,6 +226,7 @@ pub(crate) struct DirLayer {
     uuid: Option<[u8; 16]>,
     position: usize,
     cache: Arc<FdCache>,
+    own: Arc<OwnDevice>,
 }
 
 impl DirLayer {
@@ -213,6 +237,7 @@ impl DirLayer {
         markers: &Markers,
         override_keys: &[&'static str],
         cache: &Arc<FdCache>,
+        own: &Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Open { role: LayerRole::Lower, path: path.to_owned(), source };
         let real =
@@ -239,6 +264,7 @@ impl DirLayer {
             override_key,
             position,
             cache: Arc::clone(cache),
+            own: Arc::clone(own),
         })
     }
 
@@ -273,6 +299,10 @@ impl Layer for DirLayer {
         &self.source
     }
 
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
     fn is_trusted(&self) -> bool {
         true
     }
@@ -284,6 +314,7 @@ impl Layer for DirLayer {
             override_key: self.override_key,
             position: self.position,
             xwhiteouts: dir.xwhiteouts,
+            own: &self.own,
         };
         probe.lookup(&fd, name, last)
     }
@@ -348,6 +379,7 @@ pub(crate) struct Probe<'a> {
     pub(crate) override_key: Option<&'a OsStr>,
     pub(crate) position: usize,
     pub(crate) xwhiteouts: bool,
+    pub(crate) own: &'a OwnDevice,
 }
 
 impl Probe<'_> {
@@ -360,6 +392,7 @@ impl Probe<'_> {
             let deleted = !last && whiteout::has_whiteout_file(fd.as_fd(), name)?;
             return Ok(if deleted { Lookup::Whiteout } else { Lookup::Absent });
         };
+        self.own.check(&stat)?;
         let target = Target::At(fd.as_fd(), name);
         if whiteout::is_device_whiteout(&stat) || (self.xwhiteouts && whiteout::is_xattr_whiteout(target, &stat)?) {
             return Ok(Lookup::Whiteout);

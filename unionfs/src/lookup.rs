@@ -26,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) ino: u64,
     /// (device, inode number) of the upper's object, if it is in the upper.
     pub(crate) upper_id: Option<(u64, u64)>,
+    /// It is known to have no extended attributes that a user may see.
+    pub(crate) bare: bool,
     /// Where everything is.
     pub(crate) body: FoundBody,
 }
@@ -159,6 +161,7 @@ impl UnionFs {
     fn found_in_upper(&self, name: &OsStr, lowers: &Arc<[LowerDir]>, entry: LayerEntry, hides: bool) -> Result<Found> {
         let LayerEntry { mut attr, marks } = entry;
         let upper_id = Some((attr.dev, attr.ino));
+        let bare = marks.bare;
         let mut ino = marks.ino.unwrap_or_else(|| self.inos.number(attr.dev, attr.ino));
         if attr.is_dir() {
             let below = if marks.opaque || hides || (lowers.is_empty() && marks.redirect.is_none()) {
@@ -168,7 +171,7 @@ impl UnionFs {
                 self.dirs_of(self.walk(lowers, way)?)
             };
             let body = FoundBody::Dir { upper: true, impure: marks.impure, lowers: below };
-            return Ok(Found { attr, ino, upper_id, body });
+            return Ok(Found { attr, ino, upper_id, bare, body });
         }
         let (mut lower, mut data) = (None, None);
         if marks.metacopy && attr.format() == libc::S_IFREG {
@@ -190,7 +193,7 @@ impl UnionFs {
             attr.nlink = union_links(attr.nlink, &marks);
             upper = UpperFile::Indexed(key);
         }
-        Ok(Found { attr, ino, upper_id, body: FoundBody::File { upper: Some(upper), lower, data } })
+        Ok(Found { attr, ino, upper_id, bare, body: FoundBody::File { upper: Some(upper), lower, data } })
     }
 
     /// The index name of an object of the upper, if the index has it too.
@@ -210,11 +213,11 @@ impl UnionFs {
         let Some(top) = hits.first() else {
             return Ok(None);
         };
-        let mut attr = top.entry.attr;
+        let (mut attr, bare) = (top.entry.attr, top.entry.marks.bare);
         let ino = self.inos.number(attr.dev, attr.ino);
         if attr.is_dir() {
             let body = FoundBody::Dir { upper: false, impure: false, lowers: self.dirs_of(hits) };
-            return Ok(Some(Found { attr, ino, upper_id: None, body }));
+            return Ok(Some(Found { attr, ino, upper_id: None, bare, body }));
         }
         let lower = top.file();
         let mut data = None;
@@ -227,7 +230,7 @@ impl UnionFs {
             return Ok(Some(joined));
         }
         let body = FoundBody::File { upper: None, lower: Some(lower), data };
-        Ok(Some(Found { attr, ino, upper_id: None, body }))
+        Ok(Some(Found { attr, ino, upper_id: None, bare, body }))
     }
 
     /// A lower name of a file that was copied up through another of its names.
@@ -257,7 +260,7 @@ impl UnionFs {
         let upper = Some(UpperFile::Indexed(Name::from(key.as_os_str())));
         let data = data.filter(|_| below.is_some()).map(|data| Box::new(data.clone()));
         let body = FoundBody::File { upper, lower: below, data };
-        Ok(Some(Found { attr, ino, upper_id: None, body }))
+        Ok(Some(Found { attr, ino, upper_id: None, bare: marks.bare, body }))
     }
 
     fn dirs_of(&self, hits: Vec<Hit>) -> Arc<[LowerDir]> {
@@ -477,7 +480,13 @@ impl UnionFs {
             found.ino,
             count,
             |present| self.is_same(present, parent, name, found),
-            |ino| Inode::new(ino, State { link: Some(link()), body: body_of(found) }),
+            |ino| {
+                Inode::new(
+                    ino,
+                    found.bare && self.owners.override_key().is_none(),
+                    State { link: Some(link()), body: body_of(found) },
+                )
+            },
         )?;
         if !found.is_dir() && (found.attr.nlink > 1 || self.is_multi(&inode)) {
             self.note_link(&inode, link());

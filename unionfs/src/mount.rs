@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,7 +162,10 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     let mut flags = options.flags.clone();
     flags.read_only |= options.upper.is_none();
     let (connection, place) = attach(mountpoint, path, &flags)?;
-    let threads = options.threads.unwrap_or_else(default_threads);
+    if let Some(device) = place.device {
+        union.mounted_as(rustix::fs::makedev(device.major, device.minor));
+    }
+    let threads = options.threads.unwrap_or(cpus().max(MIN_THREADS));
     let mut config = fuser::Config::default();
     config.n_threads = Some(threads);
     // Every thread has a connection of its own, unless the device was the helper's to open.
@@ -169,7 +173,7 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     // The kernel keeps others out unless allow_other lets them in; it knows no
     // allow_root, which the session sees to.
     config.acl = if options.flags.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
-    let adapter = Adapter::new(Arc::clone(&union));
+    let adapter = Adapter::new(Arc::clone(&union), options.spin.unwrap_or(cpus() == CPUS_TO_SPIN));
     let notifier = adapter.notifier();
     let session = Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
     // The session is new, and so is its notifier's place.
@@ -190,8 +194,11 @@ fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, Op
     }
 }
 
-fn default_threads() -> usize {
-    thread::available_parallelism().map_or(MIN_THREADS, |cpus| cpus.get().max(MIN_THREADS))
+/// CPUs of a machine on which a companion thread (`crew.rs`) makes a difference: it keeps the only other one awake.
+const CPUS_TO_SPIN: usize = 2;
+
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 impl Mounted {

@@ -63,6 +63,30 @@ pub enum UpperFormat {
     FuseOverlayfs,
 }
 
+/// How the kernel reaches the data of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// Through the page cache, and opening a file is no request: the fastest wherever many files are opened.
+    /// A file is copied up by the first change of its data, not when it is opened for writing. Where the kernel does
+    /// not offer this, or this process may not open every file again at any time: [`Io::Handles`].
+    Cached,
+    /// Through the page cache, each open being a request for which a descriptor is held.
+    Handles,
+    /// As [`Io::Handles`], but the kernel reads and writes the upper's files by itself (Linux 6.9, privileged):
+    /// the fastest for bulk data.
+    Passthrough,
+}
+
+impl Io {
+    /// What becomes of the wish where the kernel does, or does not, open files by itself.
+    pub(crate) fn resolve(self, no_open: bool) -> Self {
+        match self {
+            Self::Cached if !(no_open && crate::sys::credentials::may_open_all()) => Self::Handles,
+            other => other,
+        }
+    }
+}
+
 /// One contiguous range of an id mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
@@ -207,16 +231,19 @@ pub struct Options {
     pub xattr: bool,
     /// How long the kernel may keep entries and attributes; `None`: for ever.
     pub timeout: Option<Duration>,
-    /// Kernel writeback cache where passthrough is not available.
-    pub writeback: bool,
-    /// Kernel passthrough for files of the upper, where permitted.
-    pub passthrough: bool,
+    /// How the kernel reaches the data of files.
+    pub io: Io,
+    /// The kernel keeps what is written and passes it on later, so that an error is told by fsync or close;
+    /// `None`: with [`Io::Handles`]. Never together with passthrough.
+    pub writeback: Option<bool>,
     /// Every directory shows link count 1 (fuse-overlayfs `static_nlink`).
     pub static_nlink: bool,
     /// Inode numbers are folded to 32 bits (fuse-overlayfs `ino32_t`).
     pub ino32: bool,
     /// Threads that serve requests; `None`: chosen from the number of CPUs.
     pub threads: Option<usize>,
+    /// Keep the other CPU of a machine of two awake while requests follow one another; `None`: on such machines.
+    pub spin: Option<bool>,
     /// The mount itself.
     pub flags: MountFlags,
 }
@@ -241,11 +268,12 @@ impl Options {
             acl: true,
             xattr: true,
             timeout: None,
-            writeback: true,
-            passthrough: true,
+            io: Io::Cached,
+            writeback: None,
             static_nlink: false,
             ino32: false,
             threads: None,
+            spin: None,
             flags: MountFlags::default(),
         }
     }

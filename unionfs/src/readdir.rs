@@ -1,12 +1,17 @@
-//! Listings: the union of a directory's parts, as a snapshot per open directory.
+//! Listings: the union of a directory's parts, as a snapshot per reader.
+//!
+//! The kernel opens no directories here: a reader is known by its offsets alone,
+//! each of which carries the number of the snapshot that it belongs to.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use lru::LruCache;
+use parking_lot::Mutex;
+
 use crate::error::{Error, Refusal, Result};
-use crate::handle::DirHandle;
 use crate::inode::{Body, Inode, UpperDir};
 use crate::layer::{Listed, list_dir};
 use crate::sys::at;
@@ -23,31 +28,102 @@ pub(crate) struct Entry {
     pub(crate) format: u32,
 }
 
-/// What a directory listed when it was read from the beginning.
-pub(crate) type Snapshot = Vec<Entry>;
+/// What a directory listed when somebody began to read it.
+pub(crate) struct Snapshot {
+    number: u64,
+    entries: Vec<Entry>,
+}
 
-impl UnionFs {
-    /// The snapshot of an open directory, taken anew at offset 0 (rewinddir).
-    pub(crate) fn snapshot(&self, handle: &DirHandle, offset: u64) -> Result<Arc<Snapshot>> {
-        let mut kept = handle.snapshot.lock();
-        if offset > 0
-            && let Some(snapshot) = &*kept
-        {
-            return Ok(Arc::clone(snapshot));
-        }
-        let snapshot = Arc::new(self.list(&handle.inode)?);
-        *kept = Some(Arc::clone(&snapshot));
-        Ok(snapshot)
+/// Readers of one directory that are told apart.
+const NUMBERS: u64 = 1 << NUMBER_BITS;
+/// So few that the offsets of 16 million entries fit into the 31 bits of an old 32-bit program.
+const NUMBER_BITS: u32 = 7;
+/// Entries of all snapshots together, beyond which those that were not read for longest go.
+const MAX_ENTRIES: usize = 1 << 20;
+
+impl Snapshot {
+    /// The entries from an offset on, each with the offset behind it.
+    pub(crate) fn from(&self, offset: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let start = usize::try_from(offset >> NUMBER_BITS).unwrap_or(usize::MAX);
+        let next = move |position: usize| (position as u64 + 1) << NUMBER_BITS | self.number;
+        self.entries.iter().enumerate().skip(start).map(move |(position, entry)| (next(position), entry))
+    }
+}
+
+/// The snapshots that are being read.
+pub(crate) struct Listings {
+    /// Held for a look-up alone, never while a directory is read.
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    /// By directory and number.
+    snapshots: LruCache<(u64, u64), Arc<Snapshot>>,
+    entries: usize,
+    next: u64,
+}
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self { kept: Mutex::new(Kept { snapshots: LruCache::unbounded(), entries: 0, next: 0 }) }
+    }
+}
+
+impl Listings {
+    fn get(&self, ino: u64, offset: u64) -> Option<Arc<Snapshot>> {
+        self.kept.lock().snapshots.get(&(ino, offset % NUMBERS)).map(Arc::clone)
     }
 
-    fn list(&self, inode: &Arc<Inode>) -> Result<Snapshot> {
+    fn put(&self, ino: u64, entries: Vec<Entry>) -> Arc<Snapshot> {
+        let mut kept = self.kept.lock();
+        let number = kept.next % NUMBERS;
+        kept.next += 1;
+        kept.entries += entries.len();
+        let snapshot = Arc::new(Snapshot { number, entries });
+        if let Some((_, old)) = kept.snapshots.push((ino, number), Arc::clone(&snapshot)) {
+            kept.entries -= old.entries.len();
+        }
+        while kept.entries > MAX_ENTRIES && kept.snapshots.len() > 1 {
+            let Some((_, old)) = kept.snapshots.pop_lru() else { break };
+            kept.entries -= old.entries.len();
+        }
+        snapshot
+    }
+
+    fn remove(&self, ino: u64, number: u64) {
+        let mut kept = self.kept.lock();
+        if let Some(old) = kept.snapshots.pop(&(ino, number)) {
+            kept.entries -= old.entries.len();
+        }
+    }
+}
+
+impl UnionFs {
+    /// The snapshot that an offset belongs to, taken anew at offset 0 (rewinddir).
+    ///
+    /// One that nobody read for very long may be gone: then its reader goes on in a new one, where it was.
+    pub(crate) fn snapshot(&self, inode: &Arc<Inode>, offset: u64) -> Result<Arc<Snapshot>> {
+        if offset > 0
+            && let Some(snapshot) = self.listings.get(inode.ino, offset)
+        {
+            if snapshot.from(offset).next().is_none() {
+                // The reader sees its end with this request.
+                self.listings.remove(inode.ino, snapshot.number);
+            }
+            return Ok(snapshot);
+        }
+        let entries = self.list(inode)?;
+        Ok(self.listings.put(inode.ino, entries))
+    }
+
+    fn list(&self, inode: &Arc<Inode>) -> Result<Vec<Entry>> {
         let removed = matches!(&inode.state.read().body, Body::Dir(dir) if matches!(dir.upper, UpperDir::Removed(_)));
         if removed {
             return Ok(Vec::new());
         }
         let above = inode.link().map_or(inode.ino, |link| link.parent.ino);
         let dots = [(".", inode.ino), ("..", above)];
-        let mut entries: Snapshot =
+        let mut entries: Vec<Entry> =
             dots.into_iter().map(|(name, ino)| Entry { name: name.into(), ino, format: libc::S_IFDIR }).collect();
         self.merge(inode, &mut |entry| {
             entries.push(entry);

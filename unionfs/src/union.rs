@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
-use crate::handle::Handles;
+use crate::handle::{Handles, Opened};
 use crate::hardlink::Links;
 use crate::inode::{Body, DirBody, InoMap, Inode, InodeTable, LowerDir, ROOT_INO, State, UpperDir};
-use crate::layer::{DirLayer, Layer, MAX_LOWERS};
-use crate::options::{Options, RedirectDir, XattrPermissions};
+use crate::layer::{DirLayer, Layer, MAX_LOWERS, OwnDevice};
+use crate::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
+use crate::readdir::Listings;
 use crate::sys::at;
 use crate::upper::Upper;
 use crate::whiteout::{Markers, Namespace};
@@ -39,8 +40,8 @@ pub(crate) struct Settings {
     pub(crate) acl: bool,
     pub(crate) xattr: bool,
     pub(crate) noatime: bool,
-    pub(crate) writeback: bool,
-    pub(crate) passthrough: bool,
+    pub(crate) io: Io,
+    pub(crate) writeback: Option<bool>,
     pub(crate) ttl: Duration,
 }
 
@@ -104,7 +105,11 @@ pub struct UnionFs {
     pub(crate) dirs: FdCache,
     pub(crate) links: Links,
     pub(crate) handles: Handles,
+    /// Files that the kernel opened by itself, by inode number.
+    pub(crate) opened: FdCache<Opened>,
+    pub(crate) listings: Listings,
     pub(crate) counters: Counters,
+    own: Arc<OwnDevice>,
 }
 
 impl UnionFs {
@@ -129,8 +134,9 @@ impl UnionFs {
             return Err(OpenError::TooManyLowers(count));
         }
         let owners = Owners::new(&options.ownership);
+        let own = Arc::new(OwnDevice::default());
         let upper = match (&options.upper, &options.work) {
-            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key())?),
+            (Some(upper), Some(work)) => Some(Upper::open(upper, work, options, owners.override_key(), &own)?),
             (Some(_), None) => return Err(OpenError::NoWork),
             (None, _) => None,
         };
@@ -142,16 +148,23 @@ impl UnionFs {
         let cache = Arc::new(FdCache::new(lower_fds));
         let mut lowers: Vec<Arc<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
+            if let Some(upper) = &upper {
+                upper.refuse_inside(path)?;
+            }
             lowers.push(Arc::new(DirLayer::open(
                 path,
                 position + 1,
                 &markers,
                 believed_overrides(&markers, options),
                 &cache,
+                &own,
             )?));
         }
         lowers.extend_from_slice(below);
-        Self::assemble(options, owners, upper, lowers, upper_fds)
+        if let Some(upper) = &upper {
+            upper.override_root(&lowers)?;
+        }
+        Self::assemble(options, owners, upper, lowers, upper_fds, own)
     }
 
     fn assemble(
@@ -160,6 +173,7 @@ impl UnionFs {
         upper: Option<Upper>,
         lowers: Vec<Arc<dyn Layer>>,
         fds: usize,
+        own: Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let mut devices = Vec::new();
         let mut upper_marks = crate::whiteout::Marks::default();
@@ -187,7 +201,7 @@ impl UnionFs {
             impure: upper_marks.impure,
             lowers: parts.into(),
         }));
-        let root = Arc::new(Inode::new(ROOT_INO, State { link: None, body: root }));
+        let root = Arc::new(Inode::new(ROOT_INO, false, State { link: None, body: root }));
         let name_max = if upper.as_ref().is_none_or(|upper| upper.markers.devices) { 255 } else { 251 };
         let settings = Settings {
             redirect_dir: options.redirect_dir,
@@ -196,11 +210,16 @@ impl UnionFs {
             name_max,
             static_nlink: options.static_nlink,
             fsync: options.fsync && !options.volatile,
-            acl: options.acl,
+            // An ACL and the mode on disk go together; the mode shown is elsewhere then.
+            acl: options.acl && owners.override_key().is_none(),
             xattr: options.xattr,
             noatime: options.flags.atime == crate::options::Atime::NoAtime,
+            io: match options.io {
+                // Without an upper there is nothing to pass through to.
+                Io::Passthrough if upper.is_none() => Io::Cached,
+                io => io,
+            },
             writeback: options.writeback,
-            passthrough: options.passthrough && upper.is_some(),
             ttl: options.timeout.unwrap_or(FOR_EVER),
         };
         Ok(Self {
@@ -213,8 +232,16 @@ impl UnionFs {
             dirs: FdCache::new(fds),
             links: Links::default(),
             handles: Handles::default(),
+            opened: FdCache::new(fds / 4),
+            listings: Listings::default(),
             counters: Counters::default(),
+            own,
         })
+    }
+
+    /// The union is mounted as this device: where a layer leads back into it, nobody goes.
+    pub(crate) fn mounted_as(&self, device: u64) {
+        self.own.set(device);
     }
 
     /// The lower layer at a position, 0 being the top one.
@@ -241,6 +268,7 @@ impl UnionFs {
 
     fn gone(&self, ino: u64) {
         self.handles.forget(ino);
+        self.opened.remove(ino);
         self.dirs.remove(ino);
         if self.counters.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
             self.inodes.shrink();
@@ -269,21 +297,26 @@ impl UnionFs {
         }
     }
 
-    /// The stack, one path a line, for [`crate::xattr`].
+    /// The stack, one path a line, for [`crate::xattr`]. A line `fd` holds the number of the descriptor of the
+    /// directory before it, whose path the mount itself may cover.
     pub(crate) fn stack_listing(&self) -> OsString {
+        use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
         let mut text = OsString::new();
-        let mut line = |role: &str, path: &std::path::Path| {
+        let mut line = |role: &str, path: &std::path::Path, fd: Option<BorrowedFd<'_>>| {
             text.push(role);
             text.push("\t");
             text.push(path);
             text.push("\n");
+            if let Some(fd) = fd {
+                text.push(format!("fd\t{}\n", fd.as_raw_fd()));
+            }
         };
         if let Some(upper) = &self.upper {
-            line("upper", &upper.path);
-            line("work", &upper.work_path);
+            line("upper", &upper.path, Some(upper.root.as_fd()));
+            line("work", &upper.work_path, None);
         }
         for lower in &self.lowers {
-            line("lower", lower.source());
+            line("lower", lower.source(), lower.directory());
         }
         text
     }

@@ -4,7 +4,7 @@
 //! directory (or as a nameless file) and then published by one rename or link.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,17 +13,22 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, LayerRole, OpenError, Result};
-use crate::layer::{LayerEntry, Lookup, Probe};
+use crate::layer::{Layer, LayerEntry, Lookup, OwnDevice, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
-use crate::sys::at;
-use crate::sys::xattr::Target;
+use crate::ownership::{OVERRIDE_LEGACY, parse_override};
+use crate::sys::xattr::{self, Target};
+use crate::sys::{at, durable};
 use crate::whiteout::{Markers, Namespace};
+
+/// The root of an upper with override xattrs, if no layer below says another.
+const DEFAULT_ROOT: &str = "0:0:0555:dir";
 
 /// The writable layer.
 pub(crate) struct Upper {
     pub(crate) path: PathBuf,
     pub(crate) work_path: PathBuf,
     pub(crate) root: Arc<OwnedFd>,
+    work: OwnedFd,
     /// `WORK/work`: private, emptied at every mount.
     staging: OwnedFd,
     /// `WORK/index`: one link of every copied-up file that has several names below.
@@ -35,7 +40,10 @@ pub(crate) struct Upper {
     pub(crate) override_key: Option<&'static str>,
     /// Copied-up data is on disk before it is published.
     pub(crate) durable: bool,
+    /// To write data out is enough for that.
+    ordered: bool,
     next_name: AtomicU64,
+    own: Arc<OwnDevice>,
     /// Descriptors that carry the locks on upper and workdir.
     _locks: [OwnedFd; 2],
 }
@@ -47,6 +55,7 @@ impl Upper {
         work_path: &Path,
         options: &Options,
         override_key: Option<&'static str>,
+        own: &Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let root = open_root(LayerRole::Upper, path)?;
         let work = open_root(LayerRole::Work, work_path)?;
@@ -88,7 +97,9 @@ impl Upper {
         Ok(Self {
             path: path.to_owned(),
             work_path: work_path.to_owned(),
+            ordered: durable::is_ordered(root.as_fd()),
             root: Arc::new(root),
+            work,
             staging,
             index,
             index_used: AtomicBool::new(index_used),
@@ -96,8 +107,50 @@ impl Upper {
             override_key,
             durable: !options.volatile && options.fsync,
             next_name: AtomicU64::new(0),
+            own: Arc::clone(own),
             _locks: locks,
         })
+    }
+
+    /// Refuses a lower layer that changes when the upper does.
+    pub(crate) fn refuse_inside(&self, lower: &Path) -> Result<(), OpenError> {
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Who opens the layer says what is wrong with it.
+        let Ok(dir) = rustix::fs::open(lower, open, Mode::empty()) else { return Ok(()) };
+        let places = [(LayerRole::Upper, &*self.root, &self.path), (LayerRole::Work, &self.work, &self.work_path)];
+        for (role, place, path) in places {
+            // A parent that may not be entered is none of the upper's, which was.
+            if contains(place, &dir).unwrap_or(false) {
+                return Err(OpenError::LowerInside { lower: lower.to_owned(), role, path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A fresh upper whose owners are in override xattrs shows the root that the topmost of its layers with such an
+    /// xattr has: its own has the modes of the disk, which nobody but its maker may enter.
+    pub(crate) fn override_root(&self, lowers: &[Arc<dyn Layer>]) -> Result<(), OpenError> {
+        let Some(key) = self.override_key else { return Ok(()) };
+        let (itself, key) = (OsStr::new("."), OsStr::new(key));
+        let set = || {
+            let root = Target::At(self.root.as_fd(), itself);
+            if xattr::get(root, key)?.is_some() {
+                return Ok(());
+            }
+            let mut value = DEFAULT_ROOT.as_bytes().to_vec();
+            for (layer, name) in
+                lowers.iter().flat_map(|layer| [key, OsStr::new(OVERRIDE_LEGACY)].map(|name| (layer, name)))
+            {
+                if let Some(theirs) =
+                    layer.xattr(layer.root(), itself, name)?.filter(|theirs| parse_override(theirs).is_some())
+                {
+                    value = theirs;
+                    break;
+                }
+            }
+            xattr::set(root, key, &value, 0)
+        };
+        set().map_err(|source| OpenError::Prepare { role: LayerRole::Upper, path: self.path.clone(), source })
     }
 
     /// Looks a name up in a directory of the upper.
@@ -114,12 +167,22 @@ impl Upper {
         self.probe().entry(target, &stat, name)
     }
 
+    /// Has data on disk before the name that it is about to get.
+    pub(crate) fn make_durable(&self, copy: BorrowedFd<'_>) -> Result<()> {
+        match (self.durable, self.ordered) {
+            (false, _) => Ok(()),
+            (true, true) => durable::write_out(copy),
+            (true, false) => at::fsync(copy, false),
+        }
+    }
+
     fn probe(&self) -> Probe<'_> {
         Probe {
             markers: &self.markers,
             override_key: self.override_key.map(OsStr::new),
             position: 0,
             xwhiteouts: false,
+            own: &self.own,
         }
     }
 

@@ -19,6 +19,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use crate::error::Result;
 use crate::sys::at::{self, Stat};
 use crate::sys::xattr::{self, Target};
+use crate::xattr::copies_up;
 
 /// Prefix of AUFS-style whiteout names.
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -56,6 +57,8 @@ pub struct Marks {
     pub impure: bool,
     /// Raw value of the layer's override xattr.
     pub stat_override: Option<Vec<u8>>,
+    /// The object is known to have no extended attributes but marks.
+    pub bare: bool,
 }
 
 /// Reads and writes marks.
@@ -213,10 +216,11 @@ pub fn is_bookkeeping_xattr(name: &[u8]) -> bool {
 impl Markers {
     /// The marks of one object. `override_key` is the layer's override xattr.
     pub(crate) fn read(&self, target: Target<'_>, override_key: Option<&OsStr>) -> Result<Marks> {
-        let mut marks = Marks::default();
+        let mut marks = Marks { bare: true, ..Marks::default() };
         let names = xattr::list(target)?;
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let name = OsStr::from_bytes(name);
+            marks.bare &= !copies_up(name.as_bytes(), None);
             if override_key == Some(name) {
                 marks.stat_override = xattr::get(target, name)?;
             } else if is_private_xattr(name.as_bytes()) {

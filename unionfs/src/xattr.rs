@@ -10,8 +10,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
+use crate::backing::Backing;
 use crate::error::{Refusal, Result};
-use crate::inode::{Body, Inode, UpperDir, UpperFile};
+use crate::inode::Inode;
 use crate::ownership::OVERRIDE_CONTAINERS;
 use crate::sys::{process, xattr};
 use crate::union::UnionFs;
@@ -71,6 +72,39 @@ fn to_user<'a>(name: &'a [u8], override_key: Option<&str>) -> Option<Cow<'a, [u8
     Some(Cow::Borrowed(name))
 }
 
+/// The value of a user's attribute `name`, which the upper keeps as `on_disk`. A layer that was not made for override
+/// xattrs keeps `security.*` under its own name.
+fn value(backing: &Backing<'_>, name: &OsStr, on_disk: &OsStr) -> Result<Option<Vec<u8>>> {
+    let value = backing.xattr(on_disk)?;
+    if value.is_none() && name != on_disk && is_security(name.as_bytes()) && matches!(backing, Backing::Lower { .. }) {
+        return backing.xattr(name);
+    }
+    Ok(value)
+}
+
+fn is_security(name: &[u8]) -> bool {
+    name.starts_with(b"security.")
+}
+
+/// The name under which a copy-up writes a lower's attribute; `None`: it does not go along.
+pub(crate) fn copied_as<'a>(
+    from: &Backing<'_>,
+    name: &'a [u8],
+    override_key: Option<&str>,
+) -> Result<Option<Cow<'a, OsStr>>> {
+    if !copies_up(name, override_key) {
+        return Ok(None);
+    }
+    let name = OsStr::from_bytes(name);
+    if override_key != Some(OVERRIDE_CONTAINERS) || !is_security(name.as_bytes()) {
+        return Ok(Some(Cow::Borrowed(name)));
+    }
+    let kept = to_disk(name, override_key)?;
+    // What the disk itself wants to say of a file of the upper stays with that; what is kept beside it is copied anyway.
+    let wanted = matches!(from, Backing::Lower { .. }) && from.xattr(&kept)?.is_none();
+    Ok(wanted.then_some(kept))
+}
+
 /// Whether an attribute on disk goes along with a copy-up: all but the marks.
 pub(crate) fn copies_up(name: &[u8], override_key: Option<&str>) -> bool {
     if override_key.is_some_and(|key| key.as_bytes() == name) {
@@ -87,10 +121,13 @@ impl UnionFs {
             return self.status(inode, question, caller);
         }
         self.check_carried(name)?;
-        let Ok(name) = to_disk(name, self.owners.override_key()) else {
+        let Ok(on_disk) = to_disk(name, self.owners.override_key()) else {
             return Err(Refusal::NoAttribute.into());
         };
-        self.with_backing(inode, |backing| backing.xattr(&name))?.ok_or_else(|| Refusal::NoAttribute.into())
+        if inode.is_bare() {
+            return Err(Refusal::NoAttribute.into());
+        }
+        self.with_backing(inode, |backing| value(backing, name, &on_disk))?.ok_or_else(|| Refusal::NoAttribute.into())
     }
 
     /// All names, NUL-terminated.
@@ -98,10 +135,19 @@ impl UnionFs {
         if !self.settings.xattr {
             return Err(Refusal::Unsupported.into());
         }
-        let on_disk = self.with_backing(inode, |backing| backing.xattr_names())?;
+        let key = self.owners.override_key();
+        let (on_disk, lower) =
+            self.with_backing(inode, |backing| Ok((backing.xattr_names()?, matches!(backing, Backing::Lower { .. }))))?;
         let mut shown = Vec::with_capacity(on_disk.len());
-        for name in on_disk.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            if let Some(name) = to_user(name, self.owners.override_key())
+        let names = || on_disk.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        for name in names() {
+            if key == Some(OVERRIDE_CONTAINERS) && is_security(name) {
+                let kept = to_disk(OsStr::from_bytes(name), key)?;
+                if !lower || names().any(|other| other == kept.as_bytes()) {
+                    continue;
+                }
+            }
+            if let Some(name) = to_user(name, key)
                 && (self.settings.acl || !name.starts_with(ACL_PREFIX))
             {
                 shown.extend_from_slice(&name);
@@ -112,9 +158,10 @@ impl UnionFs {
     }
 
     /// Sets a value; `flags` are those of setxattr(2).
-    pub(crate) fn setxattr(&self, inode: &Arc<Inode>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub(crate) fn setxattr(&self, inode: &Arc<Inode>, name: &OsStr, new: &[u8], flags: i32) -> Result<()> {
         self.check_writable()?;
         self.check_carried(name)?;
+        let shown = name;
         let name = to_disk(name, self.owners.override_key())?;
         if name.as_bytes() == OVERRIDE_CONTAINERS.as_bytes()
             && self.upper()?.markers.namespace != Some(Namespace::Trusted)
@@ -124,22 +171,24 @@ impl UnionFs {
         }
         if flags != 0 {
             // Answered from where the value is now, so that a refusal copies nothing up.
-            let present = self.with_backing(inode, |backing| backing.xattr(&name))?.is_some();
+            let present = self.with_backing(inode, |backing| value(backing, shown, &name))?.is_some();
             match flags {
                 libc::XATTR_CREATE if present => return Err(Refusal::Exists.into()),
                 libc::XATTR_REPLACE if !present => return Err(Refusal::NoAttribute.into()),
                 _ => {}
             }
         }
-        self.change(inode, |backing| xattr::set(backing.target()?, &name, value, flags))
+        inode.set_dressed();
+        self.change(inode, |backing| xattr::set(backing.target()?, &name, new, flags))
     }
 
     /// Removes a value.
     pub(crate) fn removexattr(&self, inode: &Arc<Inode>, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         self.check_carried(name)?;
+        let shown = name;
         let name = to_disk(name, self.owners.override_key())?;
-        if self.with_backing(inode, |backing| backing.xattr(&name))?.is_none() {
+        if self.with_backing(inode, |backing| value(backing, shown, &name))?.is_none() {
             return Err(Refusal::NoAttribute.into());
         }
         self.change(inode, |backing| xattr::remove(backing.target()?, &name))
@@ -154,109 +203,15 @@ impl UnionFs {
         match question {
             b"pid" => Ok(std::process::id().to_string().into_bytes()),
             // Where the layers lie is the host's business, not a container's.
-            b"layers" | b"explain" if !process::shares_mounts(caller) => Err(Refusal::Reserved.into()),
+            _ if !process::shares_mounts(caller) => Err(Refusal::Reserved.into()),
             b"layers" => Ok(self.stack_listing().into_vec()),
-            b"explain" => Ok(self.explain(inode)?.into_vec()),
-            _ => Err(Refusal::NoAttribute.into()),
+            b"explain" => self.explain(inode),
+            _ => match question.strip_prefix(b"explain/") {
+                Some(name) => self.explain_absence(inode, OsStr::from_bytes(name)),
+                None => Err(Refusal::NoAttribute.into()),
+            },
         }
     }
-
-    /// Where an object comes from: a line a fact, tab-separated.
-    fn explain(&self, inode: &Arc<Inode>) -> Result<OsString> {
-        let mut text = OsString::new();
-        let mut line = |fields: &[&OsStr]| {
-            for (position, field) in fields.iter().enumerate() {
-                if position > 0 {
-                    text.push("\t");
-                }
-                // A name may hold anything; the separators must stay separators.
-                let clean: Vec<u8> =
-                    field.as_bytes().iter().map(|b| if matches!(b, b'\t' | b'\n') { b'?' } else { *b }).collect();
-                text.push(OsStr::from_bytes(&clean));
-            }
-            text.push("\n");
-        };
-        let path = upper_path(inode);
-        let attr = self.disk_attr(inode)?;
-        line(&["ino".as_ref(), inode.ino.to_string().as_ref()]);
-        line(&["mode".as_ref(), format!("{:o}", attr.mode).as_ref()]);
-        line(&["nlink".as_ref(), attr.nlink.to_string().as_ref()]);
-        let state = inode.state.read();
-        let (in_upper, place) = match &state.body {
-            Body::Dir(dir) => (
-                !matches!(dir.upper, UpperDir::Absent),
-                if matches!(dir.upper, UpperDir::Removed(_)) { "removed" } else { "named" },
-            ),
-            Body::File(file) => (
-                file.upper.is_some(),
-                match &file.upper {
-                    Some(UpperFile::Indexed(_)) => "indexed",
-                    Some(UpperFile::Nameless(_)) => "unlinked",
-                    _ => "named",
-                },
-            ),
-        };
-        let lower_line = |kind: &str, layer: u16, path: OsString, line: &mut dyn FnMut(&[&OsStr])| {
-            let position = (layer + 1).to_string();
-            line(&[kind.as_ref(), position.as_ref(), self.layer(layer).source().as_os_str(), &path]);
-        };
-        if in_upper && let Some(upper) = &self.upper {
-            line(&["attributes".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path, place.as_ref()]);
-        }
-        match &state.body {
-            Body::Dir(dir) => {
-                for lower in dir.lowers.iter() {
-                    lower_line("merges", lower.layer, lower.dir.path(), &mut line);
-                }
-                if in_upper && dir.lowers.is_empty() {
-                    line(&["mark".as_ref(), "opaque-or-new".as_ref()]);
-                }
-            }
-            Body::File(file) => {
-                if !in_upper && let Some(lower) = &file.lower {
-                    lower_line("attributes", lower.layer, lower.dir.path_of(&lower.name), &mut line);
-                }
-                match (file.data_below(), &self.upper) {
-                    (Some(lower), _) => lower_line("data", lower.layer, lower.dir.path_of(&lower.name), &mut line),
-                    (None, Some(upper)) => line(&["data".as_ref(), "0".as_ref(), upper.path.as_os_str(), &path]),
-                    (None, None) => {}
-                }
-                if in_upper && file.lower.is_some() {
-                    line(&["mark".as_ref(), "metacopy".as_ref()]);
-                }
-            }
-        }
-        drop(state);
-        if in_upper {
-            let marks = self.with_upper(inode, |backing| self.upper()?.markers.read(backing.target()?, None))?;
-            if let Some(redirect) = &marks.redirect {
-                line(&["mark".as_ref(), "redirect".as_ref(), redirect]);
-            }
-            if marks.opaque {
-                line(&["mark".as_ref(), "opaque".as_ref()]);
-            }
-            if let Some(ino) = marks.ino {
-                line(&["mark".as_ref(), "copied-up".as_ref(), ino.to_string().as_ref()]);
-            }
-        }
-        Ok(text)
-    }
-}
-
-/// The path of an object in the union, which is its path in the upper.
-fn upper_path(inode: &Arc<Inode>) -> OsString {
-    let mut names = Vec::new();
-    let mut next = inode.link();
-    while let Some(link) = next {
-        next = link.parent.link();
-        names.push(link.name);
-    }
-    let mut path = OsString::new();
-    for name in names.iter().rev() {
-        path.push("/");
-        path.push(&**name);
-    }
-    if path.is_empty() { "/".into() } else { path }
 }
 
 #[cfg(test)]

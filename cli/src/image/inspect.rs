@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::template::Template;
 use super::{StoreArgs, images};
+use crate::launch::told;
 use crate::output::print;
 
 /// Show everything about images, as a JSON array
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for text in &args.images {
         match describe(&store, text, args.platform.as_ref()) {
             Ok(value) => found.push(value),
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(told(&error)),
         }
     }
     match args.format.as_deref() {

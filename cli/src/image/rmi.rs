@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use lamel_image::store::{Named, Prune, Store};
 
 use super::StoreArgs;
+use crate::launch::told;
 use crate::output::print;
 
 /// Remove names of images, and images that have none left
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for text in &args.images {
         match remove(&store, text, args.force) {
             Ok(done) => lines.extend(done),
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(told(&error)),
         }
     }
     // If somebody adds to the store now, what is not needed any more goes with the next prune.

@@ -1,9 +1,9 @@
 //! Where things are made before they get their name: a directory of one
 //! process below `tmp/`, with a lock in it that says that the process lives.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,7 +94,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
 impl Drop for Staging {
     fn drop(&mut self) {
         // What cannot be removed now, the next process removes.
-        fs::remove_dir_all(&self.dir).ok();
+        remove(&self.dir).ok();
     }
 }
 
@@ -111,6 +111,43 @@ pub(super) fn publish_dir(path: &Path, place: &Path) -> Result<()> {
     }
 }
 
+/// Removes a staging directory whose lock is held. The lock goes last: what has none is empty, or the next sweeper would
+/// have to leave it.
+fn remove(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else if entry.file_name() != LOCK {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(dir.join(LOCK))?;
+    fs::remove_dir(dir)
+}
+
+/// Removes a directory, also where the upper layer of a mount in it has directories that its owner may not change.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        done => done,
+    }
+}
+
+fn open_up(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what killed processes left in `tmp`. Failures are left to the next one.
 pub(super) fn sweep(tmp: &Path) {
     let Ok(entries) = fs::read_dir(tmp) else { return };
@@ -120,11 +157,10 @@ pub(super) fn sweep(tmp: &Path) {
         match lock {
             Ok(lock) => {
                 if lock::try_lock(&lock, Mode::Exclusive).is_ok_and(|taken| taken) {
-                    fs::remove_dir_all(&dir).ok();
+                    remove(&dir).ok();
                 }
             }
-            // Killed before it had a lock, or after its lock was removed; one that is just being made is tried again
-            // by its maker.
+            // Killed before it had a lock, or after its lock was removed; who is just making one tries again.
             Err(error) if error.kind() == ErrorKind::NotFound => drop(fs::remove_dir(&dir)),
             Err(_) => {}
         }

@@ -15,7 +15,7 @@ use super::staging::publish;
 use super::{Store, Writer};
 use crate::digest::{ALGORITHM, Digest, Hasher, Verified};
 use crate::index::{self, Limits};
-use crate::manifest::{Descriptor, Document, MAX_INDEX_DEPTH};
+use crate::manifest::{Descriptor, Document, MAX_INDEX_DEPTH, ManifestError};
 
 /// Something in the store that is not as it must be.
 #[derive(Debug)]
@@ -126,6 +126,8 @@ impl Store {
             scope.blobs.insert(descriptor.digest);
         }
         match self.document(descriptor) {
+            // No image, but for instance an attestation: right if its blob is.
+            Err(StoreError::Manifest { source: ManifestError::MediaType(_), .. }) => {}
             Err(error) => fault(descriptor.digest, error.to_string()),
             Ok(Document::Index(_)) if depth == MAX_INDEX_DEPTH => {
                 fault(descriptor.digest, StoreError::TooDeep(descriptor.digest).to_string());

@@ -29,6 +29,7 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<(), Opti
 }
 
 fn suggestion(unknown: &[u8]) -> Option<&'static str> {
-    let known: Vec<&'static str> = union::KNOWN.iter().chain(flags::KNOWN).copied().collect();
+    const REFUSED: &[&str] = &["nfs_export", "verity", "uuid"];
+    let known: Vec<&'static str> = union::KNOWN.iter().chain(flags::KNOWN).chain(REFUSED).copied().collect();
     nearest(unknown, &known)
 }

@@ -131,12 +131,13 @@ fn ownership() {
 
 #[test]
 fn numbers() {
-    let options = overlay("timeout=1.5,threads=3,writeback=0,passthrough=0,noacl,static_nlink,ino32_t").unwrap();
+    let options = overlay("timeout=1.5,threads=3,spin=0,writeback=0,io=handles,noacl,static_nlink,ino32_t").unwrap();
     assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
     assert_eq!(options.threads, Some(3));
-    assert!(!options.writeback && !options.passthrough && !options.acl && options.static_nlink && options.ino32);
+    assert_eq!((options.writeback, options.spin, options.io), (Some(false), Some(false), Io::Handles));
+    assert!(!options.acl && options.static_nlink && options.ino32);
     assert_eq!(overlay("timeout=1000000000").unwrap().timeout, None);
-    for bad in ["timeout=-1", "timeout=nan", "timeout=x", "threads=0", "threads=9999", "writeback=2"] {
+    for bad in ["timeout=-1", "timeout=nan", "timeout=x", "threads=0", "threads=9999", "writeback=2", "io=fast"] {
         assert!(matches!(overlay(bad), Err(OptionError::BadValue { .. })), "{bad}");
     }
 }

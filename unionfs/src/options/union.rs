@@ -1,7 +1,7 @@
 //! Options of the union that both dialects spell alike.
 
 use super::text::{Token, path, paths};
-use super::{MAX_LOWERS, MarkNamespace, OptionError, Options, RedirectDir, XattrPermissions, idmap};
+use super::{Io, MAX_LOWERS, MarkNamespace, OptionError, Options, RedirectDir, XattrPermissions, idmap};
 
 /// Names that [`apply`] knows.
 pub(super) const KNOWN: &[&str] = &[
@@ -26,9 +26,10 @@ pub(super) const KNOWN: &[&str] = &[
     "static_nlink",
     "ino32_t",
     "timeout",
+    "io",
     "writeback",
-    "passthrough",
     "threads",
+    "spin",
 ];
 
 /// More threads than this serve nobody.
@@ -90,8 +91,16 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<bool, Op
         b"static_nlink" => options.static_nlink = token.switch()?,
         b"ino32_t" => options.ino32 = token.switch()?,
         b"timeout" => options.timeout = token.seconds()?,
-        b"writeback" => options.writeback = token.switch()?,
-        b"passthrough" => options.passthrough = token.switch()?,
+        b"io" => {
+            options.io = match token.needed()? {
+                b"auto" | b"cached" => Io::Cached,
+                b"handles" => Io::Handles,
+                b"passthrough" => Io::Passthrough,
+                _ => return Err(token.bad("auto, cached, handles or passthrough")),
+            }
+        }
+        b"writeback" => options.writeback = Some(token.switch()?),
+        b"spin" => options.spin = Some(token.switch()?),
         b"threads" => {
             options.threads = match token.number()? {
                 threads @ 1..=MAX_THREADS => usize::try_from(threads).ok(),

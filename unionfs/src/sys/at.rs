@@ -77,6 +77,13 @@ pub(crate) fn create(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags, mode: u32
     fs::openat(dir, name, flags, Mode::from_raw_mode(mode)).map_err(|errno| Error::call("openat", name, errno))
 }
 
+/// Has reads of an open file leave its access time alone, where that is permitted.
+pub(crate) fn set_noatime(fd: BorrowedFd<'_>) {
+    if let Err(errno) = fs::fcntl_getfl(fd).and_then(|flags| fs::fcntl_setfl(fd, flags | OFlags::NOATIME)) {
+        tracing::debug!(%errno, "O_NOATIME");
+    }
+}
+
 /// A nameless file beside `dir`'s entries; `None` where the filesystem has none.
 pub(crate) fn tmpfile(dir: BorrowedFd<'_>, mode: u32) -> Result<Option<OwnedFd>> {
     match fs::openat(dir, c".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(mode)) {
@@ -88,8 +95,14 @@ pub(crate) fn tmpfile(dir: BorrowedFd<'_>, mode: u32) -> Result<Option<OwnedFd>>
 
 /// Gives a nameless or `O_PATH` object a name.
 pub(crate) fn link_fd(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    fs::linkat(fs::CWD, proc_path(fd).as_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
-        .map_err(|errno| Error::call("linkat", name, errno))
+    match fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+        // Not for everybody, and not before Linux 6.10 for those who opened it.
+        Err(Errno::NOENT | Errno::PERM) => {
+            fs::linkat(fs::CWD, proc_path(fd).as_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
+        }
+        other => other,
+    }
+    .map_err(|errno| Error::call("linkat", name, errno))
 }
 
 /// `link`, of the object itself.
@@ -150,6 +163,11 @@ pub(crate) fn rename(
 pub(crate) fn chmod(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
     let object = open_path(dir, name)?;
     fchmod_path(object.as_fd(), mode)
+}
+
+/// Permission bits of an open file.
+pub(crate) fn fchmod(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|errno| Error::call("fchmod", OsStr::new("<fd>"), errno))
 }
 
 /// Permission bits of what an `O_PATH` descriptor refers to.

@@ -10,13 +10,16 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 /// Copies the first `len` bytes of `from` to `to`, which is empty, and sets the
-/// length of `to`.
-pub(crate) fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, len: u64) -> Result<()> {
+/// length of `to`. A file of `size` bytes without holes need not be searched for them.
+pub(crate) fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, len: u64, may_have_holes: bool) -> Result<()> {
     if len == 0 {
         return Ok(());
     }
     if len >= size && fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
+    }
+    if !may_have_holes {
+        return range(from, 0, to, 0, len);
     }
     super::at::truncate(to, len)?;
     let mut position = 0;

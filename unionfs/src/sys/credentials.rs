@@ -6,6 +6,7 @@
 //! (the kernel that asked has already checked permissions).
 
 use std::cell::Cell;
+use std::sync::LazyLock;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -34,6 +35,10 @@ pub(crate) fn set_umask(mask: u32) {
     });
 }
 
+/// The process's own ids, which it never changes.
+static OWN: LazyLock<(u32, u32)> =
+    LazyLock::new(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+
 /// While it lives, this thread makes files as `uid` and `gid`.
 pub(crate) struct AsCaller {
     uid: Option<u32>,
@@ -43,8 +48,7 @@ pub(crate) struct AsCaller {
 impl AsCaller {
     /// Takes the identity; ids that are the process's own cost nothing.
     pub(crate) fn new(uid: u32, gid: u32) -> Self {
-        let own_uid = rustix::process::geteuid().as_raw();
-        let own_gid = rustix::process::getegid().as_raw();
+        let (own_uid, own_gid) = *OWN;
         let mut guard = Self { uid: None, gid: None };
         if gid != own_gid {
             setfsgid(gid);
@@ -88,6 +92,12 @@ fn setfsuid(uid: u32) {
 fn setfsgid(gid: u32) {
     // SAFETY: changes the filesystem gid of the calling thread alone.
     unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
+}
+
+/// Whether permissions keep this process from no file of its user namespace (`CAP_DAC_OVERRIDE`).
+pub(crate) fn may_open_all() -> bool {
+    use rustix::thread::CapabilitySet;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE))
 }
 
 /// Whether this process is privileged in the initial user namespace.

@@ -5,9 +5,11 @@
 pub(crate) mod at;
 pub(crate) mod copy;
 pub(crate) mod credentials;
+pub(crate) mod durable;
 pub(crate) mod handle;
 pub(crate) mod ioctl;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod xattr;
+mod xattrat;

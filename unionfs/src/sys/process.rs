@@ -39,7 +39,9 @@ pub struct Starting(File);
 /// To be called while the process has one thread: a second one would be
 /// missing in the daemon, with whatever lock it held. That is checked.
 pub fn daemonize() -> io::Result<Side> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    let no_proc =
+        |error: io::Error| io::Error::new(error.kind(), format!("/proc/self/task: {error}; mount /proc first"));
+    if std::fs::read_dir("/proc/self/task").map_err(no_proc)?.count() != 1 {
         return Err(io::Error::other("a process with several threads cannot go to the background"));
     }
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;

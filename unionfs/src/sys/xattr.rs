@@ -1,17 +1,20 @@
 //! Extended attributes of an object named by a directory descriptor and one
 //! name, or by a descriptor of its own.
 //!
-//! There is no `getxattrat` before Linux 6.13, so the object is addressed
-//! through the magic link of the directory descriptor:
-//! `/proc/self/fd/N/name`. The last component is never followed.
+//! `getxattrat` and its kin came with Linux 6.13. Without them, and for `O_PATH`
+//! descriptors, the object is addressed through a magic link of procfs,
+//! `/proc/self/fd/N/name`, at several times the cost. The last component is never
+//! followed.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::LazyLock;
 
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
+use super::xattrat;
 use crate::error::{Error, Refusal, Result};
 
 /// The largest value that Linux carries (`XATTR_SIZE_MAX`).
@@ -29,17 +32,49 @@ pub(crate) enum Target<'a> {
     Fd(BorrowedFd<'a>),
 }
 
-impl Target<'_> {
-    fn path(self) -> Result<CString> {
-        let mut path = Vec::with_capacity(48);
+/// How an object is named to the kernel.
+enum Address<'a> {
+    /// To the calls that take a directory and a name.
+    At(BorrowedFd<'a>, CString),
+    Fd(BorrowedFd<'a>),
+    /// A path through procfs, of a name or of a descriptor.
+    Name(CString),
+    Path(CString),
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Refusal::Invalid.into())
+}
+
+impl<'a> Target<'a> {
+    fn address(self) -> Result<Address<'a>> {
+        static HAVE_XATTRAT: LazyLock<bool> = LazyLock::new(xattrat::is_there);
         match self {
+            Self::At(dir, name) if *HAVE_XATTRAT => Ok(Address::At(dir, c_string(name.as_bytes())?)),
             Self::At(dir, name) => {
-                path.extend_from_slice(format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes());
+                let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
                 path.extend_from_slice(name.as_bytes());
+                Ok(Address::Name(c_string(&path)?))
             }
-            Self::Fd(fd) => path.extend_from_slice(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes()),
+            Self::Fd(fd) => Ok(Address::Fd(fd)),
         }
-        CString::new(path).map_err(|_| Refusal::Invalid.into())
+    }
+
+    /// Calls `act` with the object's address; one that a descriptor is of no use for is addressed by its path.
+    fn call<T>(
+        self,
+        call: &'static str,
+        act: impl Fn(&Address<'a>) -> Result<T, Errno>,
+    ) -> Result<Result<T, Errno>, Error> {
+        let done = act(&self.address()?);
+        match (self, &done) {
+            (Self::Fd(fd), Err(Errno::BADF)) => {
+                let path = c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())?;
+                Ok(act(&Address::Path(path)))
+            }
+            (_, Err(Errno::BADF)) => Err(self.error(call, Errno::BADF)),
+            _ => Ok(done),
+        }
     }
 
     fn error(self, call: &'static str, errno: Errno) -> Error {
@@ -53,74 +88,76 @@ impl Target<'_> {
 
 /// A value; `None` when there is none or the filesystem has no attributes.
 pub(crate) fn get(target: Target<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
-    let path = target.path()?;
-    let mut small = [0u8; 512];
-    match read(target, &path, name, &mut small) {
-        Ok(len) => return Ok(Some(small[..len].to_vec())),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-        Err(Errno::RANGE) => {}
-        Err(errno) => return Err(target.error("getxattr", errno)),
-    }
-    let mut large = vec![0u8; MAX_VALUE];
-    match read(target, &path, name, &mut large) {
-        Ok(len) => {
-            large.truncate(len);
-            Ok(Some(large))
-        }
+    let key = c_string(name.as_bytes())?;
+    match grown(target, "getxattr", MAX_VALUE, |address, buffer| match address {
+        Address::At(dir, name) => xattrat::get(*dir, name, &key, buffer),
+        Address::Fd(fd) => fs::fgetxattr(*fd, &key, buffer),
+        Address::Name(path) => fs::lgetxattr(path.as_c_str(), &key, buffer),
+        Address::Path(path) => fs::getxattr(path.as_c_str(), &key, buffer),
+    })? {
+        Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(target.error("getxattr", errno)),
     }
 }
 
-fn read(target: Target<'_>, path: &CString, name: &OsStr, buffer: &mut [u8]) -> Result<usize, Errno> {
-    match target {
-        Target::At(..) => fs::lgetxattr(path.as_c_str(), name, buffer),
-        Target::Fd(_) => fs::getxattr(path.as_c_str(), name, buffer),
-    }
-}
-
 /// All names, NUL-terminated; empty where the filesystem has no attributes.
 pub(crate) fn list(target: Target<'_>) -> Result<Vec<u8>> {
-    let path = target.path()?;
-    let mut buffer = [0u8; 1024];
-    let call = |buffer: &mut [u8]| match target {
-        Target::At(..) => fs::llistxattr(path.as_c_str(), buffer),
-        Target::Fd(_) => fs::listxattr(path.as_c_str(), buffer),
-    };
-    match call(&mut buffer[..]) {
-        Ok(len) => return Ok(buffer[..len].to_vec()),
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(Errno::RANGE) => {}
-        Err(errno) => return Err(target.error("listxattr", errno)),
-    }
-    let mut large = vec![0u8; MAX_LIST];
-    match call(&mut large[..]) {
-        Ok(len) => {
-            large.truncate(len);
-            Ok(large)
-        }
+    match grown(target, "listxattr", MAX_LIST, |address, buffer| match address {
+        Address::At(dir, name) => xattrat::list(*dir, name, buffer),
+        Address::Fd(fd) => fs::flistxattr(*fd, buffer),
+        Address::Name(path) => fs::llistxattr(path.as_c_str(), buffer),
+        Address::Path(path) => fs::listxattr(path.as_c_str(), buffer),
+    })? {
+        Ok(names) => Ok(names),
         Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
         Err(errno) => Err(target.error("listxattr", errno)),
     }
 }
 
+/// What `read` gives: most of it is small, and nothing is longer than `limit`.
+fn grown<'a>(
+    target: Target<'a>,
+    call: &'static str,
+    limit: usize,
+    read: impl Fn(&Address<'a>, &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Result<Vec<u8>, Errno>> {
+    target.call(call, |address| {
+        let mut small = [0u8; 1024];
+        match read(address, &mut small) {
+            Ok(len) => Ok(small[..len].to_vec()),
+            Err(Errno::RANGE) => {
+                let mut large = vec![0u8; limit];
+                let len = read(address, &mut large)?;
+                large.truncate(len);
+                Ok(large)
+            }
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
 /// Sets a value; `flags` are those of setxattr(2).
 pub(crate) fn set(target: Target<'_>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-    let path = target.path()?;
+    let key = c_string(name.as_bytes())?;
     let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-    match target {
-        Target::At(..) => fs::lsetxattr(path.as_c_str(), name, value, flags),
-        Target::Fd(_) => fs::setxattr(path.as_c_str(), name, value, flags),
-    }
-    .map_err(|errno| target.error("setxattr", errno))
+    let done = target.call("setxattr", |address| match address {
+        Address::At(dir, name) => xattrat::set(*dir, name, &key, value, flags),
+        Address::Fd(fd) => fs::fsetxattr(*fd, &key, value, flags),
+        Address::Name(path) => fs::lsetxattr(path.as_c_str(), &key, value, flags),
+        Address::Path(path) => fs::setxattr(path.as_c_str(), &key, value, flags),
+    })?;
+    done.map_err(|errno| target.error("setxattr", errno))
 }
 
 /// Removes a value.
 pub(crate) fn remove(target: Target<'_>, name: &OsStr) -> Result<()> {
-    let path = target.path()?;
-    match target {
-        Target::At(..) => fs::lremovexattr(path.as_c_str(), name),
-        Target::Fd(_) => fs::removexattr(path.as_c_str(), name),
-    }
-    .map_err(|errno| target.error("removexattr", errno))
+    let key = c_string(name.as_bytes())?;
+    let done = target.call("removexattr", |address| match address {
+        Address::At(dir, name) => xattrat::remove(*dir, name, &key),
+        Address::Fd(fd) => fs::fremovexattr(*fd, &key),
+        Address::Name(path) => fs::lremovexattr(path.as_c_str(), &key),
+        Address::Path(path) => fs::removexattr(path.as_c_str(), &key),
+    })?;
+    done.map_err(|errno| target.error("removexattr", errno))
 }

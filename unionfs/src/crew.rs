@@ -1,0 +1,203 @@
+//! Which of the session's threads serve, and on which CPU they wake up.
+//!
+//! A request that wakes a sleeping CPU costs several times what serving it does,
+//! and a scheduler wakes an idle CPU rather than share the caller's. So while
+//! requests follow one another, a companion of the lowest priority keeps the
+//! other CPU of a machine of two from looking idle, and one thread, the leader,
+//! serves alone, beside its caller. The others come to help as soon as the leader
+//! takes long over a request, or the companion finds that somebody else has work
+//! for its CPU. When requests cease, everybody sleeps.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Requests closer to one another than this are a burst.
+const BURST: Duration = Duration::from_micros(200);
+/// The companion stays awake so long after the last request.
+const LINGER: Duration = Duration::from_millis(1);
+/// A request that takes longer is long: the others help.
+const LONG: Duration = Duration::from_micros(100);
+/// The companion was put off its CPU if it was not running for so long.
+const PUT_OFF: Duration = Duration::from_micros(50);
+/// Whoever rests looks after so long by himself whether he is needed.
+const REST: Duration = Duration::from_millis(10);
+/// The lowest priority that is still one: an idle-class thread's CPU counts as idle.
+const NICE: i32 = 19;
+/// Turns of a spin loop between two looks at the clock, about a microsecond.
+const SPINS: u32 = 32;
+
+/// The threads of a session.
+pub(crate) struct Crew {
+    shared: Arc<Shared>,
+    companion: Option<Thread>,
+}
+
+struct Shared {
+    epoch: Instant,
+    /// Nanoseconds since `epoch` at the last request that came while the companion slept.
+    last: AtomicU64,
+    /// Requests so far.
+    requests: AtomicU64,
+    /// The companion is awake.
+    awake: AtomicBool,
+    /// The thread that serves alone while the companion is awake.
+    leader: AtomicU64,
+    /// Odd while the leader serves a request.
+    turn: AtomicU64,
+    ended: AtomicBool,
+    /// How often those who rest were called.
+    calls: Mutex<u64>,
+    called: Condvar,
+}
+
+/// One request's time with a thread; it ends after the reply.
+pub(crate) struct Turn<'a> {
+    shared: Option<&'a Shared>,
+    leads: bool,
+}
+
+/// This thread's number, from 1 on.
+fn me() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static ME: Cell<u64> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    ME.get()
+}
+
+impl Crew {
+    /// A crew that works as above if `together`; otherwise its threads serve as the kernel wakes them.
+    pub(crate) fn new(together: bool) -> Self {
+        let shared = Arc::new(Shared {
+            epoch: Instant::now(),
+            last: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            awake: AtomicBool::new(false),
+            leader: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            calls: Mutex::new(0),
+            called: Condvar::new(),
+        });
+        let companion = together.then(|| Arc::clone(&shared)).and_then(|shared| {
+            let spawned = thread::Builder::new().name("lamel-awake".to_owned()).spawn(move || shared.keep_company());
+            match spawned {
+                Ok(thread) => Some(thread.thread().clone()),
+                Err(error) => {
+                    tracing::info!(%error, "no companion thread");
+                    None
+                }
+            }
+        });
+        Self { shared, companion }
+    }
+
+    /// A request came.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let Some(companion) = &self.companion else {
+            return Turn { shared: None, leads: false };
+        };
+        let shared = &*self.shared;
+        shared.requests.fetch_add(1, Ordering::Relaxed);
+        if !shared.awake.load(Ordering::Relaxed) && shared.is_burst() {
+            shared.leader.store(me(), Ordering::Relaxed);
+            companion.unpark();
+        }
+        let leads = shared.leader.load(Ordering::Relaxed) == me();
+        if leads {
+            shared.turn.fetch_or(1, Ordering::Relaxed);
+        }
+        Turn { shared: Some(shared), leads }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        if let Some(companion) = &self.companion {
+            companion.unpark();
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared else { return };
+        if self.leads {
+            shared.turn.fetch_add(1, Ordering::Relaxed);
+        } else if shared.awake.load(Ordering::Relaxed) {
+            shared.rest();
+        }
+    }
+}
+
+impl Shared {
+    fn is_burst(&self) -> bool {
+        let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let before = self.last.swap(now, Ordering::Relaxed);
+        u128::from(now.saturating_sub(before)) < BURST.as_nanos()
+    }
+
+    /// Until the leader needs help.
+    fn rest(&self) {
+        let mut calls = self.calls.lock();
+        let before = *calls;
+        while *calls == before && self.awake.load(Ordering::Relaxed) {
+            if self.called.wait_for(&mut calls, REST).timed_out() {
+                break;
+            }
+        }
+    }
+
+    fn call(&self) {
+        *self.calls.lock() += 1;
+        self.called.notify_all();
+    }
+
+    /// The companion's life.
+    fn keep_company(&self) {
+        if let Err(errno) = rustix::process::setpriority_process(None, NICE) {
+            // At the usual priority it would be in everybody's way.
+            return tracing::info!(%errno, "no companion: setpriority");
+        }
+        while !self.ended.load(Ordering::Relaxed) {
+            thread::park();
+            self.awake.store(true, Ordering::Relaxed);
+            self.stay_awake();
+            self.awake.store(false, Ordering::Relaxed);
+            self.call();
+        }
+    }
+
+    /// Until no request came for a while.
+    fn stay_awake(&self) {
+        let mut now = Instant::now();
+        let (mut seen, mut since) = (self.requests.load(Ordering::Relaxed), now);
+        let (mut turn, mut taken) = (self.turn.load(Ordering::Relaxed), now);
+        loop {
+            for _ in 0..SPINS {
+                std::hint::spin_loop();
+            }
+            let before = std::mem::replace(&mut now, Instant::now());
+            let (requests, current) = (self.requests.load(Ordering::Relaxed), self.turn.load(Ordering::Relaxed));
+            if requests != seen {
+                (seen, since) = (requests, now);
+            } else if now - since > LINGER {
+                return;
+            }
+            if current != turn {
+                (turn, taken) = (current, now);
+            }
+            let long = turn % 2 == 1 && now - taken > LONG;
+            if long || now - before > PUT_OFF {
+                self.call();
+                taken = now;
+            }
+        }
+    }
+}
