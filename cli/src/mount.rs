@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_image::platform::Platform;
-use lamel_image::store::{Image, Store};
+use lamel_image::reference::Reference;
+use lamel_image::store::{Image, Named, Store};
 use lamel_unionfs::Options;
 use lamel_unionfs::options::Dialect;
 
@@ -70,17 +71,17 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
     let mountpoint = args.places.pop().context("no mountpoint")?;
     let image = match args.places.pop() {
-        Some(name) => Some(name.into_string().map_err(|name| anyhow!("{} is no name of an image", name.display()))?),
+        Some(name) => Some(Found::new(name, &args)?),
         None if args.rw => bail!("--rw is for images; name an upper layer by --upper"),
         None => None,
     };
     let mut options = Options::new(mountpoint);
     // As every mount that root makes; default_permissions guards it.
     options.flags.allow_other = rustix::process::geteuid().is_root();
-    if let Some(name) = &image {
+    if let Some(found) = &image {
         // Whoever made it must not become root here, nor reach a disk.
         (options.flags.suid, options.flags.dev) = (false, false);
-        options.flags.fsname.clone_from(name);
+        options.flags.fsname = found.name();
     }
     for text in &args.options {
         options.parse(Dialect::Overlay, text)?;
@@ -112,12 +113,7 @@ pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
     }
     match image {
         Some(_) if args.rw && options.upper.is_some() => bail!("--rw and an upper layer exclude each other"),
-        Some(name) => {
-            let (store, rw) = (args.store.open()?, args.rw);
-            let (_, image) = image::find(&store, &name, args.platform.as_ref())?;
-            let open = move |options: &mut Options| open_image(&store, &image, rw, options);
-            launch_over(options, open, args.foreground, log)?;
-        }
+        Some(found) => launch_over(options, move |options| found.open(args.rw, options), args.foreground, log)?,
         None => launch(options, args.foreground, log)?,
     }
     if let Some(made) = made {
@@ -126,18 +122,39 @@ pub(crate) fn run(mut args: Args, log: &LogArgs) -> Result<()> {
     Ok(())
 }
 
-/// Opens an image's layers, and a place for changes that are not kept.
-fn open_image(store: &Store, image: &Image, rw: bool, options: &mut Options) -> Result<Below> {
-    let opened = store.open_image(image)?;
-    let mut below = Below { layers: vec![opened.layer.clone()], held: vec![Box::new(opened)] };
-    if rw {
-        let scratch = store.scratch()?;
-        (options.upper, options.work) = (Some(scratch.dir()?), Some(scratch.dir()?));
-        // Nobody will look at it again.
-        options.volatile = true;
-        below.held.push(Box::new(scratch));
+/// The image that is mounted.
+struct Found {
+    store: Store,
+    named: Named,
+    image: Image,
+}
+
+impl Found {
+    fn new(name: OsString, args: &Args) -> Result<Self> {
+        let name = name.into_string().map_err(|name| anyhow!("{} is no name of an image", name.display()))?;
+        let store = args.store.open()?;
+        let (named, image) = image::find(&store, &name, args.platform.as_ref())?;
+        Ok(Self { store, named, image })
     }
-    Ok(below)
+
+    /// What mountinfo shows: its name as it is written in full, which no option's separator is in.
+    fn name(&self) -> String {
+        self.named.name.as_ref().map_or_else(|| self.image.id().to_string(), Reference::to_string)
+    }
+
+    /// Opens its layers, and a place for changes that are not kept.
+    fn open(&self, rw: bool, options: &mut Options) -> Result<Below> {
+        let opened = self.store.open_image(&self.image)?;
+        let mut below = Below { layers: vec![opened.layer.clone()], held: vec![Box::new(opened)] };
+        if rw {
+            let scratch = self.store.scratch()?;
+            (options.upper, options.work) = (Some(scratch.dir()?), Some(scratch.dir()?));
+            // Nobody will look at it again.
+            options.volatile = true;
+            below.held.push(Box::new(scratch));
+        }
+        Ok(below)
+    }
 }
 
 /// `.NAME.work` beside the upper: on the same filesystem, unless the upper is where one is mounted.

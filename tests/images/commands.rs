@@ -34,6 +34,7 @@ fn images_are_listed_named_and_removed() {
     assert_eq!(place.run("lamel history repo/a:1 --format '{{.Comment}}'"), "made");
     assert!(place.fails("lamel import tree.tar -c 'RUN x'").contains("WORKDIR"));
     assert!(place.fails("lamel import /etc/passwd").contains("tar"));
+    assert!(place.fails(&format!("lamel load -i {}/oci --tag x", images().display())).contains("3 images"));
     // Removing.
     assert!(place.fails(&format!("lamel rmi {id}")).contains("3 names"));
     assert!(place.fails("lamel rmi missing").contains("no image \"missing\""));
@@ -54,7 +55,7 @@ fn an_image_takes_changes_above_it() {
     // Read-only by default; a program of the image runs.
     place.run("lamel mount small mnt && ! touch mnt/x 2>/dev/null && test $(chroot mnt /bin/sh -c 'echo ran') = ran");
     assert!(place.run("findmnt -no OPTIONS,SOURCE mnt").contains("nosuid,nodev"));
-    assert_eq!(place.run("findmnt -no SOURCE mnt"), "small");
+    assert_eq!(place.run("findmnt -no SOURCE mnt"), "localhost/small:latest");
     place.run("lamel umount mnt");
     // Kept.
     place.run("mkdir up && lamel mount small mnt --upper up && echo new > mnt/etc/new && rm mnt/special/one && lamel umount mnt");

@@ -102,6 +102,11 @@ fn what_is_saved_others_read_and_layers_are_byte_equal() {
     assert_eq!(format!("sha256:{}", id("oci:store:docker.io/repo/small:1")), wanted.0);
     assert!(place.run("umoci list --layout store").contains("docker.io/repo/small:1"));
     place.run("umoci unpack --image store:docker.io/repo/small:1 bundle && test -u bundle/rootfs/special/suid");
+    // And what others write into a layout is mounted.
+    place.run(&format!(
+        "skopeo copy -q oci:{}/oci:small oci:theirs:x && lamel mount --root theirs x mnt && cat mnt/special/later && lamel umount mnt",
+        images.display()
+    ));
     place.run(
         "lamel save -o oci.tar repo/small:1 other:2 && lamel save -o docker.tar --format docker-archive repo/small:1
          lamel save -o dir --format oci-dir small && lamel save small > piped.tar",
@@ -160,4 +165,20 @@ fn engines_load_what_is_saved() {
         ));
         assert_eq!(identity(&place, &format!("from-{format}"), "repo/tree:1").0, id, "{format}");
     }
+}
+
+#[test]
+fn memory_does_not_grow_with_layers() {
+    let place = Place::new();
+    let bounded = "prlimit --data=48000000";
+    place.run(&format!(
+        "truncate -s 400M big && tar -cf - big | gzip -1 | {bounded} lamel import - big:1 > /dev/null
+         {bounded} lamel save big:1 | zstd -q | {bounded} lamel load > /dev/null
+         {bounded} lamel verify
+         lamel mount big:1 mnt && cmp big mnt/big"
+    ));
+    // What is mapped of the tar is the page cache's, which the kernel takes back.
+    let daemon = "/proc/$(getfattr --only-values -n system.lamel.pid mnt)/status";
+    let kilobytes = place.run(&format!("awk '/^RssAnon/ {{print $2}}' {daemon} && lamel umount mnt"));
+    assert!(kilobytes.parse::<u64>().unwrap() < 65_536, "{kilobytes} kB");
 }

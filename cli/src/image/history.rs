@@ -57,6 +57,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print(human::columns(&table))
 }
 
+/// Text of an image as a terminal may see it, on one line.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// The steps of an image's making, the last one first.
 fn steps(store: &Store, image: &Image, short: bool) -> Vec<Value> {
     let now = Timestamp::now();
@@ -69,7 +74,7 @@ fn steps(store: &Store, image: &Image, short: bool) -> Vec<Value> {
             let layer = if step.empty_layer { None } else { layers.next() };
             let size = layer.map_or(0, |layer| store.layer_size(&layer.diff_id).unwrap_or(layer.size));
             let created = human::timestamp(step.created.as_deref());
-            let by = step.created_by.replace(['\t', '\n'], " ");
+            let by = printable(&step.created_by);
             let shown = if short && by.chars().count() > SHOWN {
                 by.chars().take(SHOWN - 1).chain(['…']).collect()
             } else {
@@ -83,7 +88,7 @@ fn steps(store: &Store, image: &Image, short: bool) -> Vec<Value> {
                 "CreatedAt": step.created.clone().unwrap_or_default(),
                 "CreatedBy": shown,
                 "Size": human::size(size),
-                "Comment": step.comment,
+                "Comment": printable(&step.comment),
                 "Layer": layer.map(|layer| layer.diff_id),
             })
         })
