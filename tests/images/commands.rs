@@ -44,6 +44,10 @@ fn images_are_listed_named_and_removed() {
     let pruned = place.run("lamel prune --all");
     assert!(pruned.contains("Untagged: docker.io/repo/a:1") && !pruned.contains("small"), "{pruned}");
     assert!(pruned.lines().last().unwrap().starts_with("Total reclaimed space: "));
+    // It waits for who adds to the store, and says so; removing an image does not.
+    place.run(
+        "(flock -s 9; sleep 1; touch done) 9< store/lock & sleep .3; lamel prune 2>&1 | grep waiting; test -e done",
+    );
     place.run("lamel rmi -f small && cat mnt/special/later && lamel umount mnt");
     assert_eq!(place.run("find store -type f | grep -v lock | sort"), "store/index.json\nstore/oci-layout");
 }

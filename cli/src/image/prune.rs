@@ -4,6 +4,7 @@ use anyhow::Result;
 use lamel_image::store::{Named, Prune};
 
 use super::{StoreArgs, human};
+use crate::launch::warn;
 use crate::output::print;
 
 /// Remove images without a name, and everything that no image needs
@@ -25,8 +26,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let store = args.store.open()?;
     let which = if args.all { Prune::Unused } else { Prune::Unnamed };
-    // Asked to wait, there is always an answer.
-    let collected = store.prune(which, true)?.unwrap_or_default();
+    let collected = match store.prune(which, false)? {
+        Some(collected) => collected,
+        None => {
+            warn("waiting for those who add to the store");
+            // Asked to wait, there is always an answer.
+            store.prune(which, true)?.unwrap_or_default()
+        }
+    };
     let image = |image: &Named| match &image.name {
         Some(name) => format!("Untagged: {name}"),
         None => format!("Removed: {}", image.descriptor.digest),
