@@ -6,6 +6,7 @@ use lamel_image::manifest::media;
 use serde_json::{Value, json};
 
 use crate::User;
+use crate::daemon::Daemon;
 use crate::faults::serve;
 use crate::fixture::{Blob, Image, noise};
 use crate::server::{Reply, Server};
@@ -103,6 +104,45 @@ fn an_index_that_calls_an_image_something_else_is_refused() {
     });
     let said = user.fails(&["pull", "--plain-http", &format!("{}/app", registry.host())]);
     assert!(said.contains("the index calls it"), "{said}");
+}
+
+#[test]
+fn indexes_of_indexes_come_to_an_end() {
+    let user = User::new();
+    // Each one names the next one, under a name that leads to itself a hundred times.
+    let index = |children: &[(&str, &str, usize)]| {
+        let entry =
+            |(digest, kind, size): &(&str, &str, usize)| json!({"mediaType": kind, "digest": digest, "size": size});
+        let entries: Vec<_> = children.iter().map(entry).collect();
+        Blob::new(
+            serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": entries})).unwrap(),
+        )
+    };
+    let image = image();
+    let mut chain = vec![index(&vec![(&*image.manifest.digest, media::MANIFEST, image.manifest.bytes.len()); 100])];
+    for _ in 0..4 {
+        let last = chain.last().unwrap();
+        let next = index(&vec![(&*last.digest, media::INDEX, last.bytes.len()); 100]);
+        chain.push(next);
+    }
+    let served = chain.clone();
+    let registry = Server::start(move |asked| {
+        let named = asked.path.rsplit('/').next().unwrap();
+        let found =
+            served.iter().find(|index| index.digest == named).or_else(|| served.get(named.parse::<usize>().ok()?));
+        match found {
+            Some(index) => Reply::new(200, index.bytes.clone()).header("Content-Type", media::INDEX),
+            None => serve(&image, asked),
+        }
+    });
+    let name = |depth: usize| format!("{}/app:{depth}", registry.host());
+    assert_eq!(user.lamel(&["pull", "--plain-http", "--all-platforms", &name(2)]), chain[2].digest);
+    assert_eq!(registry.asked("/manifests/").len(), 4, "each is asked for once");
+    let real = Daemon::open(&user.path("registry"));
+    let pushed = user.lamel(&["push", &name(2), &format!("{}/app:1", real.host())]);
+    assert_eq!((pushed.as_str(), real.digest("app:1")), (chain[2].digest.as_str(), chain[2].digest.clone()));
+    let said = user.fails(&["pull", "--plain-http", "--all-platforms", &name(4)]);
+    assert!(said.contains("lie deeper than 3"), "{said}");
 }
 
 /// A registry that asks for name and password, and has its blobs on another host.

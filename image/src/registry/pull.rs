@@ -10,7 +10,9 @@ use super::error::RegistryError;
 use super::fetch::Fetched;
 use super::transfer::{Progress, Step, Told, TransferError, each};
 use crate::digest::{Digest, Mismatch, Verified};
-use crate::manifest::{Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_INDEX_DEPTH, Manifest, ManifestError};
+use crate::manifest::{
+    Descriptor, Document, ImageConfig, Index, MAX_CONFIG, MAX_IMAGES, MAX_INDEX_DEPTH, Manifest, ManifestError,
+};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerBlob, Store, StoreError, Taken, Writer};
@@ -117,6 +119,8 @@ impl Source<'_> {
     ) -> Result<(Descriptor, Vec<(Descriptor, Manifest)>), TransferError> {
         let mut images = Vec::new();
         let named = top.descriptor.clone();
+        // One document may be named many times, and lead to many in its turn.
+        let mut seen = BTreeSet::from([named.digest]);
         let mut todo = vec![(top, 0)];
         while let Some((fetched, depth)) = todo.pop() {
             writer.put(&fetched.descriptor.media_type, &fetched.bytes)?;
@@ -131,6 +135,14 @@ impl Source<'_> {
                 Document::Index(index) => index,
             };
             for child in self.choose(&index, wanted)? {
+                if !seen.insert(child.digest) {
+                    continue;
+                }
+                if seen.len() > MAX_IMAGES {
+                    let (what, found, limit) = ("images under one name", seen.len(), MAX_IMAGES);
+                    let source = ManifestError::TooMany { what, found, limit };
+                    return Err(RegistryError::Manifest { name: self.name.clone(), source }.into());
+                }
                 todo.push((self.document(writer, child)?, depth + 1));
             }
         }

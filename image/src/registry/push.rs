@@ -25,6 +25,8 @@ struct Load {
     blobs: BTreeMap<Digest, Descriptor>,
     /// In the order in which they are sent.
     papers: Vec<Paper>,
+    /// What became of each document: an index may name one many times.
+    known: BTreeMap<Digest, Option<Descriptor>>,
 }
 
 impl Registries {
@@ -97,17 +99,22 @@ impl Load {
         descriptor: &Descriptor,
         depth: usize,
     ) -> Result<Option<Descriptor>, TransferError> {
+        if let Some(known) = self.known.get(&descriptor.digest) {
+            return Ok(known.clone());
+        }
         let bytes = store.read_blob("manifest", &descriptor.digest, MAX_MANIFEST)?;
-        match store.document(descriptor)? {
+        let sent = match store.document(descriptor)? {
             Document::Manifest(manifest) => {
                 self.add_blobs(&manifest);
-                Ok(Some(self.paper(&manifest.media_type, bytes)))
+                Some(self.paper(&manifest.media_type, bytes))
             }
             Document::Index(_) if depth == MAX_INDEX_DEPTH => {
-                Err(TransferError::TooDeep(descriptor.digest.to_string()))
+                return Err(TransferError::TooDeep(descriptor.digest.to_string()));
             }
-            Document::Index(index) => self.add_index(store, index, bytes, depth),
-        }
+            Document::Index(index) => self.add_index(store, index, bytes, depth)?,
+        };
+        self.known.insert(descriptor.digest, sent.clone());
+        Ok(sent)
     }
 
     /// An index as it is if all its images are there; else one of those that are, or the only one itself.
@@ -149,9 +156,7 @@ impl Load {
 
     fn paper(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
         let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
-        if !self.papers.iter().any(|paper| paper.descriptor.digest == descriptor.digest) {
-            self.papers.push(Paper { descriptor: descriptor.clone(), bytes });
-        }
+        self.papers.push(Paper { descriptor: descriptor.clone(), bytes });
         descriptor
     }
 
