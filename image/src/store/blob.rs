@@ -91,7 +91,9 @@ impl Writer<'_> {
     /// It cannot be written.
     pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         let digest = Digest::of(bytes);
-        if !self.store.has_blob(&digest) {
+        let known = self.store.read_blob("blob", &digest, bytes.len() as u64);
+        // A damaged one is written again.
+        if known.is_err() {
             self.staging.publish_bytes(bytes, &self.store.own.blob(&digest))?;
         }
         Ok(Descriptor::new(media_type, digest, bytes.len() as u64))

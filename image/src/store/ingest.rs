@@ -100,8 +100,18 @@ impl Writer<'_> {
         let own = &self.store.own;
         let (partial_path, blob_path) = (own.partial(&wanted.digest), own.blob(&wanted.digest));
         loop {
-            if self.is_present(wanted)? {
-                return Ok(Taken::Present);
+            match self.is_present(wanted) {
+                Ok(true) => return Ok(Taken::Present),
+                Ok(false) => {}
+                // What a power failure left of it, or a bad disk: it comes again. A manifest that lies about its size is no
+                // reason to remove what another image needs.
+                Err(StoreError::Mismatch(_))
+                    if blob_path.exists() && self.store.check_blob(&wanted.digest).is_err() =>
+                {
+                    fs::remove_file(&blob_path).map_err(at("unlink", &blob_path))?;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             let partial = lock::open(&partial_path).map_err(at("open", &partial_path))?;
             lock::lock(&partial, Mode::Exclusive).map_err(at("lock", &partial_path))?;
@@ -124,11 +134,15 @@ impl Writer<'_> {
             Err(StoreError::NoBlob(_)) => return Ok(false),
             other => other?,
         };
+        let path = self.store.own.blob(&wanted.digest);
+        let found = blob.metadata().map_err(at("stat", &path))?.len();
+        if found != wanted.size {
+            return Err(Mismatch::Size { digest: wanted.digest, expected: wanted.size, found }.into());
+        }
         if self.store.layer_files(&wanted.diff_id).is_some() {
             return Ok(true);
         }
         // One process does the work, where it may lock the blob.
-        let path = self.store.own.blob(&wanted.digest);
         let own = OpenOptions::new().read(true).write(true).open(&path);
         if let Ok(own) = &own {
             lock::lock(own, Mode::Exclusive).map_err(at("lock", &path))?;

@@ -320,6 +320,33 @@ fn garbage_goes_and_what_is_used_stays() {
 }
 
 #[test]
+fn a_damaged_blob_comes_again() {
+    let place = place();
+    let store = &place.store;
+    let (manifest, names) = add_image(store, "x", "x");
+    let bytes = layer("x").0;
+    let blob = store.own.blob(&names.digest);
+    fs::write(&blob, &bytes[..100]).unwrap();
+    take(store, &names, &bytes).unwrap();
+    // Of the right length, and its layer gone.
+    let mut wrong = bytes.clone();
+    wrong[500] ^= 1;
+    fs::write(&blob, &wrong).unwrap();
+    fs::remove_dir_all(store.own.layer(&names.diff_id)).unwrap();
+    let image = store.image(&manifest, &Platform::host()).unwrap();
+    assert!(matches!(store.open_image(&image), Err(StoreError::Mismatch(_))));
+    take(store, &names, &bytes).unwrap();
+    // A lie about it is none of its faults.
+    let lie = LayerBlob { size: names.size - 1, ..names };
+    assert!(matches!(store.writer().unwrap().layer(&lie), Err(StoreError::Mismatch(_))));
+    assert!(is_present(store, &names));
+    fs::write(store.own.blob(&manifest.digest), "").unwrap();
+    assert!(store.open_image(&image).is_ok());
+    add_image(store, "x", "x");
+    assert!(store.verify(None, false).unwrap().faults.is_empty());
+}
+
+#[test]
 fn everything_is_read_again() {
     let place = place();
     let store = &place.store;

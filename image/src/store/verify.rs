@@ -154,7 +154,8 @@ impl Store {
         }
     }
 
-    fn check_blob(&self, digest: &Digest) -> Result<(), String> {
+    /// Reads a blob against its digest; says what is wrong with it.
+    pub(super) fn check_blob(&self, digest: &Digest) -> Result<(), String> {
         let blob = self.open_blob(digest).map_err(|error| error.to_string())?;
         let read = io::copy(&mut Verified::new(blob, *digest, None), &mut io::sink());
         read.map(drop).map_err(|error| error.to_string())
