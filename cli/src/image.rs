@@ -7,6 +7,7 @@ mod import;
 mod inspect;
 mod load;
 mod prune;
+mod registry;
 mod rmi;
 mod save;
 mod store;
@@ -17,11 +18,16 @@ mod verify;
 use anyhow::Result;
 use clap::Subcommand;
 
+use registry::{login, pull, push};
 pub(crate) use store::{StoreArgs, find};
 
 /// What is done with images.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Pull(pull::Args),
+    Push(push::Args),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     Load(load::Args),
     Save(save::Args),
     Import(import::Args),
@@ -37,6 +43,10 @@ pub(crate) enum Command {
 /// Does it.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Pull(args) => pull::run(&args),
+        Command::Push(args) => push::run(&args),
+        Command::Login(args) => login::run(&args),
+        Command::Logout(args) => login::logout(&args),
         Command::Load(args) => load::run(&args),
         Command::Save(args) => save::run(&args),
         Command::Import(args) => import::run(&args),

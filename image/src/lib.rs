@@ -12,9 +12,11 @@ pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod registry;
 pub mod stack;
 pub mod store;
 
+mod read_ahead;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
 mod tar;

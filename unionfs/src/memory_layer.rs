@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 
 use crate::attr::{Attr, SetAttr};
 use crate::error::{Refusal, Result};
+use crate::file::FileId;
 use crate::inode::{Inode, ROOT_INO};
 use crate::layer::{Content, Layer, LayerDir, LayerEntry, Listed, Lookup};
 use crate::options::Options;
@@ -178,7 +179,8 @@ impl Fixture {
     fn read(&self, inode: &Arc<Inode>) -> Vec<u8> {
         let refuse = |_: std::os::fd::BorrowedFd<'_>| Err(std::io::ErrorKind::Unsupported.into());
         let opened = self.fs.open_file(inode, OFlags::RDONLY, false, &refuse).unwrap();
-        self.fs.read(opened.handle, 0, 100, <[u8]>::to_vec).unwrap()
+        let file = FileId { ino: inode.ino, handle: opened.number };
+        self.fs.read(file, 0, 100, <[u8]>::to_vec).unwrap()
     }
 }
 

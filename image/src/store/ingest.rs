@@ -13,6 +13,7 @@ use crate::decompress::{Compression, Decompressed, Expansion};
 use crate::digest::{Digest, Hasher, Mismatch, check};
 use crate::index::{self, Built, IndexError, Limits};
 use crate::manifest::{Descriptor, media};
+use crate::read_ahead::read_ahead;
 use crate::stack::LayerFiles;
 
 /// A layer as a manifest and its configuration name it.
@@ -356,11 +357,12 @@ impl Unpacked {
     fn make<R: Read + Send>(feed: &mut Feed<'_, R>, writer: &Writer<'_>) -> Result<Self> {
         let dir = writer.staging.path();
         fs::create_dir(&dir).map_err(at("mkdir", &dir))?;
-        let mut tar = Tar::new(&mut *feed, &dir)?;
-        let built = tar.index()?;
-        let compression = tar.source.compression;
+        let source = Decompressed::new(&mut *feed, Expansion::default()).map_err(IndexError::Read)?;
+        let compression = source.compression;
+        let mut tar = Tar::new(compression, &dir)?;
+        // What comes is hashed, kept and decompressed in one thread, and what that gives in another one.
+        let built = read_ahead(source, |source| tar.index(source))?;
         let unpacked = tar.hasher.take().map(Hasher::finish);
-        drop(tar);
         // Nothing is left of it but for compressed streams that end before their source.
         io::copy(feed, &mut io::sink()).map_err(IndexError::Read)?;
         let digest = feed.hasher.clone().finish();
@@ -389,27 +391,26 @@ pub(super) fn write_index(built: &Built, diff_id: &Digest, path: &Path) -> Resul
     built.write(diff_id, &mut file).and_then(|()| file.flush()).map_err(at("write", path))
 }
 
-/// The tar as it is decompressed, hashed and written; a plain one is its blob and needs neither.
-struct Tar<'a> {
-    source: Decompressed<'a>,
+/// The tar as it is hashed and written; a plain one is its blob and needs neither.
+struct Tar {
     hasher: Option<Hasher>,
     file: Option<File>,
     path: PathBuf,
     fault: Option<StoreError>,
 }
 
-impl<'a> Tar<'a> {
-    fn new(source: impl Read + Send + 'a, dir: &Path) -> Result<Self> {
-        let source = Decompressed::new(source, Expansion::default()).map_err(IndexError::Read)?;
+impl Tar {
+    fn new(compression: Compression, dir: &Path) -> Result<Self> {
         let path = dir.join("tar");
-        let plain = source.compression == Compression::Plain;
+        let plain = compression == Compression::Plain;
         let file = if plain { None } else { Some(File::create_new(&path).map_err(at("create", &path))?) };
-        Ok(Self { source, hasher: (!plain).then(Hasher::new), file, path, fault: None })
+        Ok(Self { hasher: (!plain).then(Hasher::new), file, path, fault: None })
     }
 
-    fn index(&mut self) -> Result<Built> {
-        let built = index::build(self, &Limits::default());
-        let built = built.and_then(|built| match io::copy(self, &mut io::sink()) {
+    fn index(&mut self, source: &mut dyn Read) -> Result<Built> {
+        let mut kept = Kept { tar: self, source };
+        let built = index::build(&mut kept, &Limits::default());
+        let built = built.and_then(|built| match io::copy(&mut kept, &mut io::sink()) {
             Ok(_) => Ok(built),
             Err(error) => Err(IndexError::Read(error)),
         });
@@ -420,17 +421,23 @@ impl<'a> Tar<'a> {
     }
 }
 
-impl Read for Tar<'_> {
+/// A tar that is kept as it is read.
+struct Kept<'a> {
+    tar: &'a mut Tar,
+    source: &'a mut dyn Read,
+}
+
+impl Read for Kept<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
         let bytes = buffer.get(..count).unwrap_or_default();
-        if let Some(hasher) = &mut self.hasher {
+        if let Some(hasher) = &mut self.tar.hasher {
             hasher.update(bytes);
         }
-        if let Some(file) = &mut self.file
+        if let Some(file) = &mut self.tar.file
             && let Err(error) = file.write_all(bytes)
         {
-            self.fault = Some(at("write", &self.path)(error));
+            self.tar.fault = Some(at("write", &self.tar.path)(error));
             return Err(ErrorKind::Other.into());
         }
         Ok(count)

@@ -120,7 +120,10 @@ impl Store {
         if let Some((_, found)) = named.min_by_key(|(rank, _)| *rank) {
             return Ok(found.clone());
         }
-        self.find_by_id(text, &images)
+        // Pulled by its digest, an image has no name; and what it is called elsewhere does not change it.
+        let digest = text.parse().ok().and_then(|wanted: Reference| wanted.digest().copied());
+        let bound = images.iter().find(|image| Some(image.descriptor.digest) == digest);
+        bound.map_or_else(|| self.find_by_id(text, &images), |found| Ok(found.clone()))
     }
 
     fn find_by_id(&self, text: &str, images: &[Named]) -> Result<Named> {
