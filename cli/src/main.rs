@@ -1,4 +1,4 @@
-//! The command `lamel`: mounts stacks of directories as one filesystem.
+//! The command `lamel`: mounts stacks of directories as one filesystem, and runs containers.
 
 mod args;
 mod bench;
@@ -10,10 +10,9 @@ mod launch;
 mod log;
 mod mount;
 mod output;
+mod run;
 mod umount;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())
 }

@@ -264,7 +264,7 @@ fn id_maps(config: Config<'_>, namespaces: &Namespaces) -> Result<Option<IdMaps>
     if namespaces.makes(LinuxNamespaceType::User) {
         return idmap::plan(uids, gids).map(Some);
     }
-    if !namespaces.has_user() && !(uids.is_empty() && gids.is_empty()) {
+    if !(namespaces.has_user() || uids.is_empty() && gids.is_empty()) {
         return Err(Error::invalid("linux.uidMappings", "needs a user namespace"));
     }
     Ok(None)

@@ -102,7 +102,7 @@ fn encode(program: &[Instruction]) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<Instruction>> {
-    if bytes.is_empty() || bytes.len() % WIDTH != 0 || bytes.len() / WIDTH > MAX_INSTRUCTIONS {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(WIDTH) || bytes.len() / WIDTH > MAX_INSTRUCTIONS {
         return None;
     }
     let instruction = |b: &[u8]| match *b {
