@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::log::LogArgs;
-use crate::{bench, diff, explain, face, helper, launch, mount, run as run_container, umount};
+use crate::run as container;
+use crate::{bench, diff, explain, face, helper, launch, mount, r#try as trial, umount};
 
 /// Mounts stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -26,7 +27,8 @@ enum Command {
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
-    Run(Box<run_container::Args>),
+    Run(Box<container::Args>),
+    Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
     FuseOverlayfs {
@@ -37,7 +39,7 @@ enum Command {
 }
 
 /// The words that [`Command`] begins with.
-const COMMANDS: [&str; 8] = ["mount", "umount", "explain", "diff", "bench", "run", "fuse-overlayfs", "help"];
+const COMMANDS: [&str; 9] = ["mount", "umount", "explain", "diff", "bench", "run", "try", "fuse-overlayfs", "help"];
 
 /// Runs the face that the program's name and first argument ask for.
 pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
@@ -76,7 +78,8 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
-        Command::Run(args) => return run_container::run(&args, &lamel.log),
+        Command::Run(args) => return container::run(&args, &lamel.log),
+        Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };
     match done {

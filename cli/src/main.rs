@@ -11,6 +11,7 @@ mod log;
 mod mount;
 mod output;
 mod run;
+mod r#try;
 mod umount;
 
 fn main() -> std::process::ExitCode {

@@ -1,11 +1,11 @@
 //! `lamel run`
 
-mod config;
-mod environment;
-mod identity;
-mod limits;
-mod security;
-mod volume;
+pub(crate) mod config;
+pub(crate) mod environment;
+pub(crate) mod identity;
+pub(crate) mod limits;
+pub(crate) mod security;
+pub(crate) mod volume;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ const NOT_FOUND: u8 = 127;
 ///
 /// The container gets the namespaces, capabilities, system call filter and masks that Docker gives by
 /// default. It ends with this command, and leaves nothing but what it wrote into its root.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Exit status: the command's own; 128+N if signal N ended it; 125 if there was no container; 126 if the
 command cannot be run; 127 if it is not there.
@@ -36,56 +36,57 @@ Example:
 pub(crate) struct Args {
     /// The container's root directory
     #[arg(long, value_name = "DIR")]
-    rootfs: PathBuf,
+    pub(crate) rootfs: PathBuf,
     /// Keep standard input open
     #[arg(short, long)]
-    interactive: bool,
+    pub(crate) interactive: bool,
     /// Give the container a terminal
     #[arg(short, long)]
-    tty: bool,
+    pub(crate) tty: bool,
     /// Nothing is kept of the container in any case
     #[arg(long)]
-    rm: bool,
+    pub(crate) rm: bool,
     /// Working directory inside; made if it is missing [default: /]
     #[arg(short, long, value_name = "DIR")]
-    workdir: Option<PathBuf>,
+    pub(crate) workdir: Option<PathBuf>,
     /// Use this as the program, and CMD as its arguments
     #[arg(long, value_name = "PROGRAM")]
-    entrypoint: Option<String>,
+    pub(crate) entrypoint: Option<String>,
     /// Reap processes and hand signals on in a first process of lamel's own
     #[arg(long)]
-    init: bool,
+    pub(crate) init: bool,
     /// Mount the root read-only
     #[arg(long)]
-    read_only: bool,
+    pub(crate) read_only: bool,
     /// Host name inside [default: made up]
     #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
+    pub(crate) hostname: Option<String>,
     /// none: loopback alone; host: the host's own
     #[arg(long, alias = "net", value_name = "MODE", default_value = "none")]
-    network: Network,
+    pub(crate) network: Network,
     /// Cover the old root instead of leaving it, where the root filesystem is an initramfs
     #[arg(long)]
-    no_pivot: bool,
+    pub(crate) no_pivot: bool,
     #[command(flatten)]
-    environment: environment::EnvironmentArgs,
+    pub(crate) environment: environment::EnvironmentArgs,
     #[command(flatten)]
-    identity: identity::IdentityArgs,
+    pub(crate) identity: identity::IdentityArgs,
     #[command(flatten)]
-    volumes: volume::VolumeArgs,
+    pub(crate) volumes: volume::VolumeArgs,
     #[command(flatten)]
-    security: security::SecurityArgs,
+    pub(crate) security: security::SecurityArgs,
     #[command(flatten)]
-    limits: limits::LimitArgs,
+    pub(crate) limits: limits::LimitArgs,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// The network of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
     /// A namespace with nothing but loopback.
+    #[default]
     None,
     /// No namespace.
     Host,
@@ -107,7 +108,7 @@ pub(crate) fn finish(program: &str, ran: Result<i32>) -> ExitCode {
         Err(error) => {
             complain(program, &error);
             ExitCode::from(match error.downcast_ref::<Error>() {
-                Some(Error::Program { source: rustix::io::Errno::NOENT, .. }) => NOT_FOUND,
+                Some(Error::Program { errno: rustix::io::Errno::NOENT, .. }) => NOT_FOUND,
                 Some(Error::Program { .. }) => NOT_RUNNABLE,
                 _ => NO_CONTAINER,
             })
@@ -164,7 +165,7 @@ pub(crate) fn filter_cache() -> Option<seccomp::Cache> {
 }
 
 /// Nobody types for a container without -i.
-fn close_input() -> Result<()> {
+pub(crate) fn close_input() -> Result<()> {
     let null = std::fs::File::open("/dev/null").context("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("standard input")
 }

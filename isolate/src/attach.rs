@@ -135,7 +135,7 @@ impl Container {
     /// The container cannot be waited for.
     pub fn attend(&mut self, signals: &Signals, input: bool) -> Result<Exit, Error> {
         let terminal = self.take_terminal();
-        let failed = |errno| Error::Call { call: "poll", object: "the container".to_owned(), source: errno };
+        let failed = |errno| Error::Call { call: "poll", object: "the container".to_owned(), errno };
         match terminal {
             Some(master) => self.relay(signals, &master, input).map_err(failed)?,
             None => self.forward(signals).map_err(failed)?,

@@ -162,7 +162,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             rustix::process::umask(Mode::from_raw_mode(*mask));
             Ok(())
         }
-        Step::Init => init::fork(process::close_all).called("clone3"),
+        Step::Init => init::fork(process::close_all).called("clone"),
         Step::Exec => start(state),
     }
 }

@@ -34,24 +34,24 @@ pub enum Error {
         why: String,
     },
     /// A system call on the host's side failed.
-    #[error("{call} {object}: {source}")]
+    #[error("{call} {object}: {errno}")]
     Call {
         /// The system call.
         call: &'static str,
         /// What it was about.
         object: String,
         /// What the kernel answered.
-        source: Errno,
+        errno: Errno,
     },
     /// A step of setting the container up failed.
-    #[error("{doing}: {call}: {source}{}", advice(.call, *.source))]
+    #[error("{doing}: {call}: {errno}{}", advice(.call, *.errno))]
     Step {
         /// The step.
         doing: String,
         /// The system call.
         call: String,
         /// What the kernel answered.
-        source: Errno,
+        errno: Errno,
     },
     /// A step found something that it does not trust.
     #[error("{doing}: refused: {why}")]
@@ -62,12 +62,12 @@ pub enum Error {
         why: String,
     },
     /// The container's program cannot be run.
-    #[error("exec {program:?}: {}", program_fault(*.source))]
+    #[error("exec {program:?}: {}", program_fault(*.errno))]
     Program {
         /// As it was given.
         program: String,
         /// What the kernel answered.
-        source: Errno,
+        errno: Errno,
     },
     /// The child ended before it had become the container.
     #[error("the container's process ended while it was set up ({status}); its last step: {doing}")]
@@ -133,7 +133,7 @@ impl Error {
     /// For `map_err` on a system call of the parent.
     pub(crate) fn call(call: &'static str, object: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         let object = object.into();
-        move |source| Self::Call { call, object, source }
+        move |errno| Self::Call { call, object, errno }
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct IdMaps {
     pub(crate) uids: Vec<LinuxIdMapping>,
     pub(crate) gids: Vec<LinuxIdMapping>,
     way: Way,
+    /// Whether processes in the namespace may change their supplementary groups.
+    groups: bool,
 }
 
 /// Who writes the maps.
@@ -84,7 +86,9 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
     } else {
         Way::Helpers
     };
-    Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec(), way })
+    // What is denied in this namespace is denied in those below it.
+    let denied = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec(), way, groups: way != Way::Single && !denied })
 }
 
 fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), Error> {
@@ -116,7 +120,7 @@ fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), Error> {
 impl IdMaps {
     /// Whether processes in the namespace may change their supplementary groups.
     pub(crate) fn allows_groups(&self) -> bool {
-        self.way != Way::Single
+        self.groups
     }
 
     pub(crate) fn maps_uid(&self, id: u32) -> bool {
@@ -139,7 +143,7 @@ impl IdMaps {
             fs::write(&path, text).map_err(|error| Error::Call {
                 call: "write",
                 object: path,
-                source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+                errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
             })
         };
         put("uid_map", &text(&self.uids))?;

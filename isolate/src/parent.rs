@@ -126,8 +126,8 @@ impl Container {
             match rustix::process::waitpid(Some(self.process.pid), WaitOptions::empty()) {
                 Ok(Some((_, status))) => break status,
                 Ok(None) | Err(Errno::INTR) => {}
-                Err(source) => {
-                    return Err(Error::Call { call: "waitpid", object: "the container's process".to_owned(), source });
+                Err(errno) => {
+                    return Err(Error::Call { call: "waitpid", object: "the container's process".to_owned(), errno });
                 }
             }
         };
@@ -208,10 +208,10 @@ fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
     if errno == 0 {
         return Error::Refused { doing: doing(plan, step), why: what };
     }
-    let source = Errno::from_raw_os_error(errno);
+    let errno = Errno::from_raw_os_error(errno);
     match plan.steps.get(step) {
-        Some(Step::Exec) if what == "execve" => Error::Program { program: plan.program.name.clone(), source },
-        _ => Error::Step { doing: doing(plan, step), call: what, source },
+        Some(Step::Exec) if what == "execve" => Error::Program { program: plan.program.name.clone(), errno },
+        _ => Error::Step { doing: doing(plan, step), call: what, errno },
     }
 }
 

@@ -224,7 +224,7 @@ pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Error> {
                 format!("{} is a symlink or leads through one; name the directory itself", path.display()),
             ),
             Errno::NOTDIR => Error::invalid("root.path", format!("{} is not a directory", path.display())),
-            source => Error::Call { call: "openat2", object: path.display().to_string(), source },
+            errno => Error::Call { call: "openat2", object: path.display().to_string(), errno },
         })
 }
 

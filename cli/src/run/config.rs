@@ -23,7 +23,7 @@ const VERSION: &str = "1.2.0";
 const HOSTNAME_LEN: usize = 12;
 
 /// The configuration of `lamel run`.
-pub(super) fn spec(args: &Args, root: &Path, id: &str) -> Result<Spec> {
+pub(crate) fn spec(args: &Args, root: &Path, id: &str) -> Result<Spec> {
     let maps = args.identity.maps()?;
     let identity = args.identity.resolve(root)?;
     let privileges = args.security.resolve()?;
@@ -173,8 +173,8 @@ fn default_mounts(defaults: &Defaults<'_>) -> Result<Vec<Mount>> {
         mounts.push(build(Path::new("/sys"), "bind", Path::new("/sys"), &options)?);
     } else {
         mounts.push(build(Path::new("/sys"), "sysfs", Path::new("sysfs"), &system)?);
-        mounts.push(build(Path::new("/sys/fs/cgroup"), "cgroup", Path::new("cgroup"), &system)?);
     }
+    mounts.push(build(Path::new("/sys/fs/cgroup"), "cgroup", Path::new("cgroup"), &system)?);
     if defaults.network == Network::Host {
         for file in ["/etc/resolv.conf", "/etc/hosts"].map(Path::new).into_iter().filter(|file| file.exists()) {
             mounts.push(build(file, "bind", file, &["bind", "rprivate", "ro"])?);

@@ -24,6 +24,15 @@ pub(crate) struct EnvironmentArgs {
 }
 
 impl EnvironmentArgs {
+    /// Everything that is set here; what is no text cannot be handed on.
+    pub(crate) fn inherited() -> Self {
+        let pairs = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            (!name.is_empty() && !name.starts_with("LAMEL_")).then(|| format!("{name}={value}"))
+        });
+        Self { env: pairs.collect(), env_file: Vec::new() }
+    }
+
     /// The container's variables, those of docker with what was asked for on top.
     pub(crate) fn resolve(&self, hostname: &str, home: &str, tty: bool) -> Result<Vec<String>> {
         let mut variables = BTreeMap::from([

@@ -41,6 +41,17 @@ pub(crate) struct Maps {
 }
 
 impl IdentityArgs {
+    /// The user and group `inside`, who are this process's own outside.
+    pub(crate) fn one(inside: (u32, u32), user_namespace: bool) -> Self {
+        let map = |inside: u32| user_namespace.then(|| format!("{inside}:0:1")).into_iter().collect();
+        Self {
+            user: format!("{}:{}", inside.0, inside.1),
+            uidmap: map(inside.0),
+            gidmap: map(inside.1),
+            ..Self::default()
+        }
+    }
+
     /// The user in the container's own files.
     pub(crate) fn resolve(&self, root: &Path) -> Result<Identity> {
         if self.user.is_empty() && self.userns == Some(UserNamespace::KeepId) {

@@ -49,6 +49,11 @@ pub(crate) fn build(destination: &Path, kind: &str, source: &Path, options: &[&s
     Ok(MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()?)
 }
 
+/// A place of the host, shown in the container at the same path, which nothing can be written to.
+pub(crate) fn shown_read_only(path: &Path) -> Result<Mount> {
+    bind(path, path, true, &[])
+}
+
 fn absolute(path: &str) -> Result<PathBuf> {
     let path = PathBuf::from(path);
     if path.is_absolute() { Ok(path) } else { bail!("{} in the container must be absolute", path.display()) }

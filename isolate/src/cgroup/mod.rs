@@ -51,21 +51,31 @@ pub enum CgroupError {
     #[error("no control group can be made: {0}")]
     Unavailable(String),
     /// A file of the group.
-    #[error("{doing} {path}: {source}", path = .path.display())]
+    #[error("{doing} {path}: {error}{}", advice(.error), path = .path.display())]
     Io {
         /// What was done.
         doing: &'static str,
         /// The file.
         path: PathBuf,
         /// What happened.
-        source: io::Error,
+        error: io::Error,
     },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "; a plain user can limit a container only where a cgroup v2 is delegated to him: leave the limit out"
+        }
+        Some(libc::ENOENT) => "; this kernel does not have the limit",
+        _ => "",
+    }
 }
 
 impl CgroupError {
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
+        move |error| Self::Io { doing, path, error }
     }
 }
 
