@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-    acl attr btrfs-progs buildah busybox-static catatonit e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
+    acl attr btrfs-progs buildah busybox-static catatonit crun e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
     libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman python3 rsync runc
     skopeo sqlite3 strace uidmap util-linux xfsprogs
 )

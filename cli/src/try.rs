@@ -2,7 +2,7 @@
 
 mod apply;
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,6 +14,7 @@ use lamel_isolate::{Options as ContainerOptions, exe, oci, seccomp};
 use lamel_unionfs::diff::{Change, diff};
 use lamel_unionfs::mount::{self, Side};
 use lamel_unionfs::{Options, options};
+use rustix::fs::FlockOperation;
 use rustix::mount::MountPropagationFlags;
 
 use crate::launch::complain;
@@ -81,7 +82,7 @@ fn attempt(args: &Args) -> Result<i32> {
     let caller = Caller::of(terminal)?;
     let place = Place::make(&caller.base, args.keep.as_deref(), &caller.id)?;
     caller.part_mounts()?;
-    let view = View::mount(&place)?;
+    let view = View::mount(&place, &caller)?;
     let done = caller.run_in(&view, args).and_then(|code| {
         let changes = diff(&place.upper(), &[PathBuf::from("/")])?;
         list(&changes)?;
@@ -132,13 +133,21 @@ fn state_directory() -> Result<PathBuf> {
     base.canonicalize().with_context(shown)
 }
 
-/// The directories of one trial.
-struct Place(PathBuf);
+/// The directories of one trial, locked for as long as it goes on.
+struct Place(PathBuf, File);
 
 impl Place {
     fn make(base: &Path, keep: Option<&str>, id: &str) -> Result<Self> {
+        sweep(base);
         let name = keep.map_or_else(|| format!(".{}", id.get(..16).unwrap_or(id)), str::to_owned);
-        let place = Self(base.join(name));
+        let path = base.join(name);
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&path).with_context(|| format!("making {}", path.display()))?;
+        let lock = File::open(&path).with_context(|| path.display().to_string())?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("{} is in use", path.display());
+        }
+        let place = Self(path, lock);
         for directory in [place.upper(), place.work(), place.view()] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -197,10 +206,31 @@ impl Place {
     }
 }
 
+/// Removes what trials left whose process was killed.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let Ok(directory) = File::open(entry.path()) else { continue };
+        if entry.file_name().as_bytes().starts_with(b".")
+            && rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
 /// The upper's root is the root that is seen: it gets the mode of the real one.
 fn like_root(upper: &Path) -> Result<()> {
     let mode = fs::metadata("/")?.permissions();
     fs::set_permissions(upper, mode).with_context(|| upper.display().to_string())
+}
+
+/// Lets the view's root be owned by whoever owns the real one, as a plain user can say it.
+fn own_by_others(upper: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = fs::metadata("/")?;
+    let owner = format!("{}:{}:{:04o}:dir", root.uid(), root.gid(), root.mode() & 0o7777);
+    rustix::fs::setxattr(upper, "user.containers.override_stat", owner.as_bytes(), rustix::fs::XattrFlags::empty())
+        .with_context(|| format!("an xattr on {}", upper.display()))
 }
 
 impl Caller {
@@ -284,12 +314,17 @@ impl Caller {
 struct View(PathBuf);
 
 impl View {
-    fn mount(place: &Place) -> Result<Self> {
+    fn mount(place: &Place, caller: &Caller) -> Result<Self> {
         let mut wanted = Options::new(place.view());
         wanted.lowers = vec!["/".into()];
         wanted.upper = Some(place.upper());
         wanted.work = Some(place.work());
-        wanted.flags = options::MountFlags { allow_other: rustix::process::geteuid().is_root(), ..wanted.flags };
+        // Directories of others on the way to a plain user's own come into the upper with their owners in xattrs.
+        if !caller.is_root() {
+            own_by_others(&place.upper())?;
+            wanted.ownership.xattr_permissions = options::XattrPermissions::User;
+        }
+        wanted.flags = options::MountFlags { allow_other: caller.is_root(), ..wanted.flags };
         match mount::daemonize().context("starting the filesystem")? {
             Side::Caller(waiting) => match waiting.wait() {
                 Ok(()) => Ok(Self(place.view())),

@@ -30,13 +30,14 @@ pub(super) fn apply(view: &Path, stage: &Path, tree: &Path, changes: &[Change]) 
         let path = relative(&change.path)?;
         copy(&view, &stage, &tree, path, &mut staged).with_context(|| format!("reading {}", change.path.display()))?;
     }
+    // What was renamed is there under its new name before the old one goes.
+    for path in &staged {
+        publish(&view, &stage, &tree, Path::new(path)).with_context(|| format!("writing /{}", path.display()))?;
+    }
     // What is in a directory is deleted before it: sorted paths backwards.
     for change in changes.iter().rev().filter(|change| change.kind == Kind::Deleted) {
         let path = relative(&change.path)?;
         remove(&tree, path).with_context(|| format!("removing {}", change.path.display()))?;
-    }
-    for path in &staged {
-        publish(&stage, &tree, Path::new(path)).with_context(|| format!("writing /{}", path.display()))?;
     }
     // What was made in a directory has moved its times since.
     for path in staged.iter().rev() {
@@ -83,7 +84,10 @@ fn permissions(stat: &Stat) -> Mode {
 fn remove(tree: &OwnedFd, path: &Path) -> Result<()> {
     let (directory, name) = match parent(tree, path) {
         Ok(found) => found,
-        Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::NOENT) => return Ok(()),
+        // Gone with its directory, which may be something else by now.
+        Err(error) if matches!(error.downcast_ref(), Some(&(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))) => {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     remove_at(&directory, name)
@@ -169,7 +173,7 @@ fn make_parent(stage: &OwnedFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// Moves one object from the stage into the tree; of a directory, itself alone.
-fn publish(stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
+fn publish(view: &OwnedFd, stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
     let (from, name) = parent(stage, path)?;
     let (to, _) = parent(tree, path)?;
     let Some(stat) = look(&from, name)? else { return Ok(()) };
@@ -179,7 +183,16 @@ fn publish(stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
     }
     if kind(&stat) == FileType::Directory {
         make_directory(&to, name)?;
-        return copy_attributes(&open_directory(&from, name)?, &open_directory(&to, name)?, &stat);
+        // Many a directory is there for what is in it alone, and may not be this user's to change.
+        let wanted = parent(view, path).and_then(|(above, name)| look(&above, name))?.unwrap_or(stat);
+        let same = |other: Stat| {
+            (permissions(&other), other.st_uid, other.st_gid) == (permissions(&wanted), wanted.st_uid, wanted.st_gid)
+        };
+        let (source, made) = (open_directory(&from, name)?, open_directory(&to, name)?);
+        if !before.is_some_and(same) {
+            copy_owner(&made, &wanted)?;
+        }
+        return copy_xattrs(&source, &made);
     }
     match rustix::fs::renameat(&from, name, &to, name) {
         // The stage lies on another filesystem.
@@ -239,8 +252,17 @@ fn change_owner(call: impl FnOnce() -> rustix::io::Result<()>) -> Result<()> {
 }
 
 fn copy_attributes(source: &OwnedFd, made: &OwnedFd, stat: &Stat) -> Result<()> {
+    copy_owner(made, stat)?;
+    copy_xattrs(source, made)
+}
+
+fn copy_owner(made: &OwnedFd, stat: &Stat) -> Result<()> {
     change_owner(|| rustix::fs::fchown(made, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))))?;
-    rustix::fs::fchmod(made, permissions(stat))?;
+    Ok(rustix::fs::fchmod(made, permissions(stat))?)
+}
+
+/// Those that differ.
+fn copy_xattrs(source: &OwnedFd, made: &OwnedFd) -> Result<()> {
     let mut names = vec![0; MAX_XATTR];
     let len = match rustix::fs::flistxattr(source.as_fd(), &mut names[..]) {
         Err(Errno::OPNOTSUPP) => 0,
@@ -250,7 +272,12 @@ fn copy_attributes(source: &OwnedFd, made: &OwnedFd, stat: &Stat) -> Result<()> 
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0; MAX_XATTR];
         let len = rustix::fs::fgetxattr(source.as_fd(), name, &mut value[..])?;
-        rustix::fs::fsetxattr(made.as_fd(), name, value.get(..len).unwrap_or_default(), XattrFlags::empty())
+        value.truncate(len);
+        let mut other = vec![0; MAX_XATTR];
+        if rustix::fs::fgetxattr(made.as_fd(), name, &mut other[..]).is_ok_and(|len| other.get(..len) == Some(&value)) {
+            continue;
+        }
+        rustix::fs::fsetxattr(made.as_fd(), name, &value, XattrFlags::empty())
             .with_context(|| String::from_utf8_lossy(name).into_owned())?;
     }
     Ok(())
@@ -265,14 +292,15 @@ fn timestamps(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Gives a directory the times that the view shows.
+/// Gives a directory the times that the view shows, if it has others.
 fn times(view: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
     let (from, name) = parent(view, path)?;
     let (to, _) = parent(tree, path)?;
-    match look(&from, name)? {
-        Some(stat) => Ok(rustix::fs::utimensat(&to, name, &timestamps(&stat), AtFlags::SYMLINK_NOFOLLOW)?),
-        None => Ok(()),
+    let (Some(wanted), Some(found)) = (look(&from, name)?, look(&to, name)?) else { return Ok(()) };
+    if (wanted.st_mtime, wanted.st_mtime_nsec) == (found.st_mtime, found.st_mtime_nsec) {
+        return Ok(());
     }
+    Ok(rustix::fs::utimensat(&to, name, &timestamps(&wanted), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 #[cfg(test)]
