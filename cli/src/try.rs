@@ -134,7 +134,7 @@ fn state_directory() -> Result<PathBuf> {
 }
 
 /// The directories of one trial, locked for as long as it goes on.
-struct Place(PathBuf, File);
+struct Place(PathBuf, #[expect(dead_code, reason = "held, not read")] File);
 
 impl Place {
     fn make(base: &Path, keep: Option<&str>, id: &str) -> Result<Self> {

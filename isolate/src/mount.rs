@@ -414,6 +414,7 @@ pub(crate) fn mask(path: &Inside, state: &mut State<'_>) -> Result<(), Fault> {
     if !rootfs::is_directory(target.as_fd())? {
         let null = crate::dev::host_null()?;
         let tree = rootfs::clone_tree(null.as_fd(), false).called("open_tree")?;
+        make_read_only(tree.as_fd(), false)?;
         return rootfs::attach(tree.as_fd(), target.as_fd()).called("move_mount");
     }
     let empty = match &state.empty {
@@ -422,7 +423,7 @@ pub(crate) fn mask(path: &Inside, state: &mut State<'_>) -> Result<(), Fault> {
         None => {
             let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).called("fsopen")?;
             rustix::mount::fsconfig_set_string(&context, c"source", c"tmpfs").called("fsconfig")?;
-            rustix::mount::fsconfig_set_flag(&context, c"ro").called("fsconfig")?;
+            rustix::mount::fsconfig_set_string(&context, c"size", c"0k").called("fsconfig")?;
             rustix::mount::fsconfig_create(&context).called("fsconfig create")?;
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
             rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).called("fsmount")?

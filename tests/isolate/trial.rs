@@ -120,7 +120,9 @@ fn kill_9_leaves_neither_processes_nor_mounts() {
         command.arg(format!("XDG_DATA_HOME={}/.data", home.dir.display())).arg(home.ground.bin());
         command.args(["try", "-n", "sleep", word]).current_dir(&home.dir);
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-        let running = || sh(&format!("grep -zlx {word} /proc/[0-9]*/cmdline 2> /dev/null | wc -l || true"));
+        let running = || {
+            sh(&format!("grep -zlx '{}[{}]' /proc/[0-9]*/cmdline 2> /dev/null | wc -l || true", &word[..4], &word[4..]))
+        };
         let wait = |what: &str, done: &dyn Fn() -> bool| {
             for _ in 0..400 {
                 if done() {
