@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 
 packages=(
     acl attr btrfs-progs buildah busybox-static catatonit crun e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
-    libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman python3 rsync runc
-    skopeo sqlite3 strace uidmap util-linux xfsprogs
+    libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman procps python3 rsync runc
+    skopeo sqlite3 strace tmux uidmap util-linux xfsprogs
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 

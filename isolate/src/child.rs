@@ -112,8 +112,13 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             }
         }
         Step::Keyring(name) => match process::join_session_keyring(name) {
-            // A kernel without keyrings has none to leave; one that forbids them gives none to use.
-            Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+            // A kernel without keyrings has none to leave.
+            Ok(()) | Err(Errno::NOSYS) => Ok(()),
+            // In a container whose filter forbids it.
+            Err(Errno::PERM) => {
+                state.note();
+                Ok(())
+            }
             Err(errno) => Err(errno).called("keyctl"),
         },
         Step::HostName(name) => rustix::system::sethostname(name.to_bytes()).called("sethostname"),
@@ -127,7 +132,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::Mount(mount) => mount.perform(state),
         Step::Device(device, bind) => device.perform(state, *bind),
         Step::Link(name, to) => dev::link(name, to, state),
-        Step::Terminal(size) => tty::open(*size, state),
+        Step::Terminal { size, owner } => tty::open(*size, *owner, state),
         Step::Sysctl(sysctl) => sysctl.perform(&plan.proc),
         Step::MakeDirectory(path) => make_directory(path, state),
         Step::ReadOnly(path) => mount::read_only_path(path, state),

@@ -30,6 +30,8 @@ pub(crate) fn fork(close: impl FnOnce()) -> Result<(), rustix::io::Errno> {
     match process::fork_in_child()? {
         Cloned::Child => Ok(()),
         Cloned::Parent(program) => {
+            // Changing ids has taken it away. A parent that died before that is told of to the program, which then ends.
+            process::die_with_parent()?;
             close();
             serve(program.as_raw_nonzero().get())
         }

@@ -20,7 +20,8 @@
 //!   it is executed, or written, by the host's side.
 //! * A mount gets its attributes before it is attached.
 //! * The child neither allocates nor locks between clone and exec.
-//! * When the parent's thread ends, however, the container ends.
+//! * When the parent's thread ends, however, the container's first process ends, and with it, in a pid namespace of its
+//!   own, all others.
 //! * Unsafe code and raw system calls are in `sys` alone.
 
 pub mod attach;

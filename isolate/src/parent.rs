@@ -196,6 +196,10 @@ fn note(plan: &Plan, step: usize) -> String {
         Some(Step::Mount(_)) => "the kernel gives no new procfs here (something is mounted in /proc): the container \
              sees the /proc of its surroundings, processes included"
             .to_owned(),
+        Some(Step::Keyring(_)) => {
+            "a session keyring cannot be made here (keyctl is not permitted): the container has its surroundings'"
+                .to_owned()
+        }
         _ => doing(plan, step),
     }
 }
@@ -223,7 +227,17 @@ fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     sources.resize_with(plan.slots, || None);
     let joins = !plan.namespaces.joined.is_empty();
     let flags = if joins { 0 } else { plan.namespaces.cloned };
-    let mut pid = match process::start(flags).map_err(failed("clone3"))? {
+    let started = process::start(flags).map_err(|errno| match errno {
+        Errno::PERM | Errno::NOSPC | Errno::USERS if plan.id_maps.is_some() => Error::Unavailable {
+            what: "a user namespace".to_owned(),
+            why: format!(
+                "{errno}; the administrator can permit it (sysctl user.max_user_namespaces, \
+                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+            ),
+        },
+        errno => failed("clone3")(errno),
+    })?;
+    let mut pid = match started {
         Cloned::Child if joins => child::join(plan, &child_end, &mut sources),
         Cloned::Child => child::run(plan, &child_end, &mut sources),
         Cloned::Parent(pid) => pid,

@@ -105,7 +105,7 @@ pub(crate) enum Step {
     Mount(Box<Mount>),
     Device(Device, bool),
     Link(&'static std::ffi::CStr, &'static std::ffi::CStr),
-    Terminal(Option<(u16, u16)>),
+    Terminal { size: Option<(u16, u16)>, owner: u32 },
     Sysctl(Sysctl),
     MakeDirectory(Inside),
     ReadOnly(Inside),
@@ -158,7 +158,7 @@ impl fmt::Display for Step {
             },
             Self::Device(device, _) => write!(f, "making {device}"),
             Self::Link(name, _) => write!(f, "making the link /dev/{}", name.to_string_lossy()),
-            Self::Terminal(_) => f.write_str("making a terminal"),
+            Self::Terminal { .. } => f.write_str("making a terminal"),
             Self::Sysctl(_) => f.write_str("setting a kernel parameter"),
             Self::MakeDirectory(inside) => write!(f, "making the working directory {inside}"),
             Self::ReadOnly(inside) | Self::Remount(inside) => write!(f, "making {inside} read-only"),
@@ -358,7 +358,7 @@ fn mounts(
             Some(size) => Some((side(size.width())?, side(size.height())?)),
             None => None,
         };
-        steps.push(Step::Terminal(size));
+        steps.push(Step::Terminal { size, owner: config.process.user().uid() });
     }
     Ok(all.len())
 }

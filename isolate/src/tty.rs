@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::termios::Winsize;
 
@@ -14,7 +14,7 @@ use crate::rootfs::{self, Links};
 const DEVPTS_MAGIC: rustix::fs::FsWord = libc::DEVPTS_SUPER_MAGIC as rustix::fs::FsWord;
 
 /// Makes a terminal, puts it at `/dev/console`, and sends its master to the parent.
-pub(crate) fn open(size: Option<(u16, u16)>, state: &mut State<'_>) -> Result<(), Fault> {
+pub(crate) fn open(size: Option<(u16, u16)>, owner: u32, state: &mut State<'_>) -> Result<(), Fault> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = rootfs::open(state.root()?, c"dev/pts/ptmx", flags, Links::Refused).called("openat2 /dev/pts/ptmx")?;
     if rustix::fs::fstatfs(&master).called("fstatfs")?.f_type != DEVPTS_MAGIC {
@@ -23,6 +23,10 @@ pub(crate) fn open(size: Option<(u16, u16)>, state: &mut State<'_>) -> Result<()
     let slave = crate::sys::tty::open_peer(master.as_fd()).called("TIOCGPTPEER")?;
     if let Some((columns, rows)) = size {
         resize(master.as_fd(), columns, rows).called("TIOCSWINSZ")?;
+    }
+    if owner != 0 {
+        // Its user may open it again by its name.
+        rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None).called("fchown")?;
     }
     put_console(slave.as_fd(), state)?;
     state.socket.terminal(master.as_fd()).called("sendmsg")?;

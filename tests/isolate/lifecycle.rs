@@ -47,7 +47,10 @@ fn start(ground: &Ground, options: &[&str], word: &str) -> std::process::Child {
 #[test]
 fn kill_9_of_the_parent_ends_everything() {
     for (who, word) in EVERYBODY.into_iter().zip(["110", "120", "130"]) {
-        for (options, word) in [(&[][..], format!("{word}1")), (&["--init"], format!("{word}2"))] {
+        let kinds = [&[][..], &["--init"], &["-u", "me"], &["-u", "me", "--init"]];
+        // Who has one id alone cannot choose a user.
+        for (kind, options) in kinds.into_iter().enumerate().take(if who == Who::Alone { 2 } else { 4 }) {
+            let word = format!("{word}{kind}");
             let ground = Ground::new(who);
             let mut child = start(&ground, options, &word);
             // `setpriv` and `env` were replaced: the child is lamel itself.

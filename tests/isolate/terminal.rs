@@ -80,6 +80,10 @@ fn a_terminal_without_one_outside() {
     for who in EVERYBODY {
         let ground = Ground::new(who);
         assert_eq!(ground.run(&["-t"], "tty; test -t 0 && test -t 1 && echo all").replace('\r', ""), "/dev/pts/0\nall");
+        if who != Who::Alone {
+            let said = ground.run(&["-t", "-u", "me"], "tty; echo again > /dev/pts/0").replace('\r', "");
+            assert_eq!(said, "/dev/pts/0\nagain");
+        }
         let out = ground.try_run(&["-it"], &["true"]);
         assert!(out.status.code() == Some(125) && out.stderr.contains("terminal"), "{}", out.stderr);
     }

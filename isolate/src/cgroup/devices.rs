@@ -226,4 +226,23 @@ mod tests {
         assert!(run(&program, CHAR, MKNOD, 10, 229));
         assert!(run(&compile(&[]), BLOCK, READ, 254, 0));
     }
+
+    /// Needs root and a mounted hierarchy of version 2, with or without controllers.
+    #[test]
+    fn the_kernel_takes_the_program() {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup v2 is mounted");
+        let group = Path::new(line.split(' ').nth(4).unwrap()).join(format!("lamel-test-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let attached = attach(&group, &docker_like());
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; head -c 1 /dev/null && echo null; head -c 1 /dev/zero > /dev/null && echo zero",
+            group.display()
+        );
+        let out = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+        std::fs::remove_dir(&group).unwrap();
+        attached.unwrap();
+        // The rules have 1:3, not 1:5.
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "null\n", "{}", String::from_utf8_lossy(&out.stderr));
+    }
 }
