@@ -31,17 +31,20 @@ pub(super) fn apply(view: &Path, stage: &Path, tree: &Path, changes: &[Change]) 
         copy(&view, &stage, &tree, path, &mut staged).with_context(|| format!("reading {}", change.path.display()))?;
     }
     // What was renamed is there under its new name before the old one goes.
+    let mut made = Vec::new();
     for path in &staged {
-        publish(&view, &stage, &tree, Path::new(path)).with_context(|| format!("writing /{}", path.display()))?;
+        if publish(&view, &stage, &tree, Path::new(path)).with_context(|| format!("writing /{}", path.display()))? {
+            made.push(Path::new(path));
+        }
     }
     // What is in a directory is deleted before it: sorted paths backwards.
     for change in changes.iter().rev().filter(|change| change.kind == Kind::Deleted) {
         let path = relative(&change.path)?;
         remove(&tree, path).with_context(|| format!("removing {}", change.path.display()))?;
     }
-    // What was made in a directory has moved its times since.
-    for path in staged.iter().rev() {
-        times(&view, &tree, Path::new(path)).with_context(|| format!("writing /{}", path.display()))?;
+    // What was put into a new directory has moved its times.
+    for path in made.iter().rev() {
+        times(&view, &tree, path).with_context(|| format!("writing /{}", path.display()))?;
     }
     Ok(())
 }
@@ -172,14 +175,15 @@ fn make_parent(stage: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     Ok(at)
 }
 
-/// Moves one object from the stage into the tree; of a directory, itself alone.
-fn publish(view: &OwnedFd, stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
+/// Moves one object from the stage into the tree; of a directory, itself alone. Whether a directory was made.
+fn publish(view: &OwnedFd, stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<bool> {
     let (from, name) = parent(stage, path)?;
     let (to, _) = parent(tree, path)?;
-    let Some(stat) = look(&from, name)? else { return Ok(()) };
-    let before = look(&to, name)?;
+    let Some(stat) = look(&from, name)? else { return Ok(false) };
+    let mut before = look(&to, name)?;
     if before.is_some_and(|before| (kind(&before) == FileType::Directory) != (kind(&stat) == FileType::Directory)) {
         remove_at(&to, name)?;
+        before = None;
     }
     if kind(&stat) == FileType::Directory {
         make_directory(&to, name)?;
@@ -192,13 +196,15 @@ fn publish(view: &OwnedFd, stage: &OwnedFd, tree: &OwnedFd, path: &Path) -> Resu
         if !before.is_some_and(same) {
             copy_owner(&made, &wanted)?;
         }
-        return copy_xattrs(&source, &made);
+        copy_xattrs(&source, &made)?;
+        return Ok(before.is_none());
     }
     match rustix::fs::renameat(&from, name, &to, name) {
         // The stage lies on another filesystem.
-        Err(Errno::XDEV) => place(&from, &to, name, &stat),
-        moved => Ok(moved?),
+        Err(Errno::XDEV) => place(&from, &to, name, &stat)?,
+        moved => moved?,
     }
+    Ok(false)
 }
 
 /// Puts an object that is no directory in its place.
@@ -292,15 +298,14 @@ fn timestamps(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Gives a directory the times that the view shows, if it has others.
+/// Gives a directory the times that the view shows.
 fn times(view: &OwnedFd, tree: &OwnedFd, path: &Path) -> Result<()> {
     let (from, name) = parent(view, path)?;
     let (to, _) = parent(tree, path)?;
-    let (Some(wanted), Some(found)) = (look(&from, name)?, look(&to, name)?) else { return Ok(()) };
-    if (wanted.st_mtime, wanted.st_mtime_nsec) == (found.st_mtime, found.st_mtime_nsec) {
-        return Ok(());
+    match look(&from, name)? {
+        Some(stat) => Ok(rustix::fs::utimensat(&to, name, &timestamps(&stat), AtFlags::SYMLINK_NOFOLLOW)?),
+        None => Ok(()),
     }
-    Ok(rustix::fs::utimensat(&to, name, &timestamps(&wanted), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 #[cfg(test)]
@@ -345,7 +350,7 @@ mod tests {
         assert_eq!(fs::read_to_string(tree.join("was-dir")).unwrap(), "now a file");
         assert_eq!(fs::read_link(tree.join("link")).unwrap(), Path::new("/nowhere"));
         let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
-        assert_eq!(time(&tree.join("d")), time(&view.join("d")));
+        assert_eq!(time(&tree.join("d/new")), time(&view.join("d/new")));
         let names = fs::read_dir(tree.join("d")).unwrap().count();
         assert_eq!(names, 3);
     }

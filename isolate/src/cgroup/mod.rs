@@ -13,6 +13,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::FlockOperation;
@@ -22,6 +23,9 @@ pub(crate) use v1::Hierarchy;
 
 /// How the names of groups begin that lamel makes of itself.
 pub(crate) const PREFIX: &str = "lamel-";
+
+/// How often a group is tried to be made that another lamel holds for a moment, to see whether it is abandoned.
+const MAKE_TRIES: usize = 50;
 
 /// Why a group cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -183,21 +187,20 @@ impl Directory {
     /// Makes it. A directory that is there may be used if nobody else uses it.
     fn make(path: PathBuf) -> Result<Self, CgroupError> {
         // Between making and locking another one may take it for abandoned.
-        for _ in 0..16 {
+        for _ in 0..MAKE_TRIES {
             match DirBuilder::new().recursive(true).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(CgroupError::io("making", &path)(error)),
             }
             let Ok(lock) = File::open(&path) else { continue };
-            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-                return Err(CgroupError::Unavailable(format!("{} is in use", path.display())));
-            }
-            if path.exists() {
-                return Ok(Self { path, _lock: lock });
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if path.exists() => return Ok(Self { path, _lock: lock }),
+                Ok(()) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
-        Err(CgroupError::Unavailable(format!("{} does not stay", path.display())))
+        Err(CgroupError::Unavailable(format!("{} is in use", path.display())))
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {
@@ -209,7 +212,7 @@ impl Directory {
         for _ in 0..50 {
             match fs::remove_dir(&self.path) {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return tracing::warn!("removing the control group {}: {error}", self.path.display());
