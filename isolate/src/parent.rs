@@ -42,6 +42,19 @@ pub struct Container {
     group: Option<Box<dyn Group>>,
     terminal: Option<OwnedFd>,
     notes: Vec<String>,
+    frozen: bool,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.frozen {
+            // Of version 1, what is frozen dies only when it is let go.
+            self.signal(libc::SIGKILL).ok();
+            if let Err(error) = self.freeze(false) {
+                tracing::warn!("letting a paused container go: {error}");
+            }
+        }
+    }
 }
 
 /// The container's first process, as a child of this one.
@@ -74,7 +87,7 @@ impl Container {
         let layout = Layout::detect();
         let plan = plan::from_spec(spec, options, &layout)?;
         let (socket, process) = clone(&plan)?;
-        let mut container = Self { process, group: None, terminal: None, notes: Vec::new() };
+        let mut container = Self { process, group: None, terminal: None, notes: Vec::new(), frozen: false };
         let group = prepare(spec, options, &layout, &plan, container.process.pid);
         match group.and_then(|group| {
             container.group = group;
@@ -169,9 +182,13 @@ impl Container {
     ///
     /// # Errors
     /// It has no control group with a freezer.
-    pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
-        match &self.group {
-            Some(group) => Ok(group.freeze(frozen)?),
+    pub fn freeze(&mut self, frozen: bool) -> Result<(), Error> {
+        match &mut self.group {
+            Some(group) => {
+                group.freeze(frozen)?;
+                self.frozen = frozen;
+                Ok(())
+            }
             None => Err(Error::Unavailable {
                 what: "pausing".to_owned(),
                 why: "the container has no control group".to_owned(),

@@ -102,6 +102,35 @@ fn a_time_namespace_has_its_own_clocks() {
     assert!(seen >= 1_000_000, "{seen}");
 }
 
+#[test]
+fn a_container_can_be_paused() {
+    use lamel_isolate::oci::{LinuxPidsBuilder, LinuxResourcesBuilder};
+    let ground = Ground::new(Who::Root);
+    let count = ground.root().join("tmp/count");
+    let mut spec = spec(&ground.root(), "while :; do echo >> /tmp/count; done", &ALL, &[], 0);
+    let pids = LinuxPidsBuilder::default().limit(50).build().unwrap();
+    let resources = LinuxResourcesBuilder::default().devices(Vec::new()).pids(pids).build().unwrap();
+    spec.linux_mut().as_mut().unwrap().set_resources(Some(resources));
+    let mut container = Container::start(&spec, &options(&ground)).unwrap();
+    let lines = || fs::metadata(&count).map_or(0, |meta| meta.len());
+    let moves = || {
+        let before = lines();
+        std::thread::sleep(Duration::from_millis(200));
+        before != lines()
+    };
+    assert!(moves());
+    for _ in 0..2 {
+        container.freeze(true).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!moves());
+        container.freeze(false).unwrap();
+        assert!(moves());
+    }
+    container.freeze(true).unwrap();
+    // A frozen container ends all the same.
+    drop(container);
+}
+
 /// The child of a process with threads has copies of their locks: one allocation in it, and some of these would hang.
 #[test]
 fn from_many_threads_at_once() {

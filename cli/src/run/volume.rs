@@ -11,7 +11,7 @@ pub(crate) struct VolumeArgs {
     /// Mount a file or directory of the host; options: ro, rw, bind, rbind, propagation, nosuid, nodev, noexec
     #[arg(short, long, value_name = "HOST:CONTAINER[:OPTIONS]")]
     volume: Vec<String>,
-    /// type=bind,source=…,target=…[,readonly][,bind-propagation=…] or type=tmpfs,target=…[,tmpfs-size=…][,tmpfs-mode=…]
+    /// type=bind,source=…,target=… and readonly, bind-propagation=…; or type=tmpfs,target=… and tmpfs-size=…, tmpfs-mode=…
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<String>,
     /// Mount an empty directory in memory

@@ -106,7 +106,7 @@ pub(crate) trait Group: fmt::Debug + Send {
     /// Moves a process into it.
     fn enter(&self, pid: Pid) -> Result<(), CgroupError>;
     /// Stops everything in it, or lets it go on.
-    fn freeze(&self, frozen: bool) -> Result<(), CgroupError>;
+    fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError>;
     /// Removes it; what runs in it must have ended.
     fn remove(&mut self);
 }

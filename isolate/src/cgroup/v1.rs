@@ -64,7 +64,11 @@ pub(super) fn uses(hierarchy: &Hierarchy, resources: &LinuxResources) -> Result<
 
 /// The groups of one container, in those hierarchies that hold its limits.
 #[derive(Debug)]
-pub(super) struct Groups(Vec<(Vec<String>, Directory)>);
+pub(super) struct Groups {
+    made: Vec<(Vec<String>, Directory)>,
+    /// Where a group to freeze is made when it is first needed: each one more costs the start of a container time.
+    freezer: Option<PathBuf>,
+}
 
 impl Groups {
     pub(super) fn new(
@@ -74,29 +78,32 @@ impl Groups {
         resources: &LinuxResources,
     ) -> Result<Self, CgroupError> {
         let settings = settings(resources)?;
-        let mut groups = Vec::new();
+        let (mut made, mut freezer) = (Vec::new(), None);
         for hierarchy in hierarchies {
             let has = |controller: &str| hierarchy.controllers.iter().any(|c| c == controller);
-            if !settings.iter().any(|setting| has(setting.controller)) {
-                continue;
-            }
             let parent = hierarchy.mount.join(&hierarchy.own);
             sweep(&parent);
             let place = match path {
                 Some(path) => hierarchy.mount.join(below(&path.to_string_lossy())),
                 None => parent.join(name),
             };
+            if !settings.iter().any(|setting| has(setting.controller)) {
+                if has("freezer") {
+                    freezer = Some(place);
+                }
+                continue;
+            }
             let directory = Directory::make(place)?;
             if has("cpuset") {
                 inherit_cpuset(&hierarchy.mount, &directory.path)?;
             }
-            groups.push((hierarchy.controllers.clone(), directory));
+            made.push((hierarchy.controllers.clone(), directory));
         }
-        Ok(Self(groups))
+        Ok(Self { made, freezer })
     }
 
     fn directory(&self, controller: &str) -> Option<&Directory> {
-        self.0
+        self.made
             .iter()
             .find(|(controllers, _)| controllers.iter().any(|c| c == controller))
             .map(|(_, directory)| directory)
@@ -134,10 +141,20 @@ impl super::Group for Groups {
 
     fn enter(&self, pid: Pid) -> Result<(), CgroupError> {
         let pid = pid.as_raw_nonzero().to_string();
-        self.0.iter().try_for_each(|(_, directory)| directory.write("cgroup.procs", &pid))
+        self.made.iter().try_for_each(|(_, directory)| directory.write("cgroup.procs", &pid))
     }
 
-    fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+    fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError> {
+        if let Some(place) = self.freezer.take() {
+            let directory = Directory::make(place)?;
+            // All are in the same groups.
+            if let Some((_, other)) = self.made.first() {
+                let path = other.path.join("cgroup.procs");
+                let pids = fs::read_to_string(&path).map_err(CgroupError::io("reading", &path))?;
+                pids.lines().try_for_each(|pid| directory.write("cgroup.procs", pid))?;
+            }
+            self.made.push((vec!["freezer".to_owned()], directory));
+        }
         let freezer = self.directory("freezer").ok_or_else(|| CgroupError::NoController {
             limit: "pausing".to_owned(),
             controller: "freezer",
@@ -147,7 +164,7 @@ impl super::Group for Groups {
     }
 
     fn remove(&mut self) {
-        for (_, directory) in self.0.drain(..) {
+        for (_, directory) in self.made.drain(..) {
             directory.remove();
         }
     }

@@ -81,7 +81,7 @@ impl super::Group for Group {
         self.directory()?.write("cgroup.procs", &pid.as_raw_nonzero().to_string())
     }
 
-    fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+    fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError> {
         self.directory()?.write("cgroup.freeze", if frozen { "1" } else { "0" })
     }
 
@@ -216,7 +216,7 @@ mod tests {
     fn limits_are_written_beside_lamel_s_own_group() {
         let place = fake("cpu memory pids\n");
         let resources = resources();
-        let group = Group::new(place.path(), Path::new("slice/own"), "lamel-x", None, &resources).unwrap();
+        let mut group = Group::new(place.path(), Path::new("slice/own"), "lamel-x", None, &resources).unwrap();
         group.limit(&resources).unwrap();
         group.enter(rustix::process::getpid()).unwrap();
         group.freeze(true).unwrap();
