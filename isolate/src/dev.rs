@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::child::State;
 use crate::error::{Called as _, Error, Fault};
 use crate::rootfs::{self, Inside, Links};
+use crate::sys::mount::{Attributes, set_attributes};
 
 /// What every container has (runtime-spec, config-linux.md, "Default Devices"); all of them 0666.
 const DEFAULT: [(&str, u32, u32); 6] =
@@ -110,6 +111,9 @@ impl Device {
             let host = rustix::fs::open(&self.host, flags, Mode::empty()).called("open on the host")?;
             is_device(&host, self.kind, self.number)?;
             let tree = rootfs::clone_tree(host.as_fd(), false).called("open_tree")?;
+            let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+            let attributes = Attributes { set, ..Attributes::default() };
+            set_attributes(tree.as_fd(), attributes, None, false).called("mount_setattr")?;
             let target = rootfs::file(state.root()?, &self.target, Links::Refused)?;
             return rootfs::attach(tree.as_fd(), target.as_fd()).called("move_mount");
         }
