@@ -516,3 +516,140 @@ fn program(config: Config<'_>) -> Result<Program, Error> {
 pub(crate) fn from_spec(spec: &oci_spec::runtime::Spec, options: &Options, layout: &Layout) -> Result<Plan, Error> {
     plan(spec::check(spec)?, options, layout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxSeccomp, MountBuilder, Spec};
+
+    /// The default configuration over an empty root, changed.
+    fn planned(change: impl FnOnce(&mut Spec)) -> Result<Plan, Error> {
+        let place = tempfile::tempdir().unwrap();
+        let mut spec = Spec::default();
+        spec.root_mut().as_mut().unwrap().set_path(place.path().canonicalize().unwrap());
+        change(&mut spec);
+        from_spec(&spec, &Options::new("/".into(), "name".to_owned()), &Layout::None)
+    }
+
+    /// A filter that allows everything.
+    fn filter(spec: &mut Spec) {
+        let mut filter = LinuxSeccomp::default();
+        filter.set_default_action(oci_spec::runtime::LinuxSeccompAction::ScmpActAllow).set_syscalls(None);
+        spec.linux_mut().as_mut().unwrap().set_seccomp(Some(filter));
+    }
+
+    fn user_namespace(spec: &mut Spec) {
+        let linux = spec.linux_mut().as_mut().unwrap();
+        let user = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build().unwrap();
+        linux.namespaces_mut().as_mut().unwrap().push(user);
+        let map = Some(vec![idmap::mapping(0, 100_000, 1000)]);
+        linux.set_uid_mappings(map.clone()).set_gid_mappings(map);
+    }
+
+    #[track_caller]
+    fn at(plan: &Plan, what: &str, is: impl Fn(&Step) -> bool) -> usize {
+        plan.steps.iter().position(is).unwrap_or_else(|| panic!("no {what} in {:#?}", plan.steps))
+    }
+
+    #[test]
+    fn the_order_is_the_point() {
+        let plan = planned(|spec| {
+            filter(spec);
+            let bind = MountBuilder::default().destination("/x").typ("bind").source("/etc").build().unwrap();
+            spec.mounts_mut().as_mut().unwrap().push(bind);
+        })
+        .unwrap();
+        let order = [
+            at(&plan, "source", |step| matches!(step, Step::CloneSource(_))),
+            at(&plan, "propagation", |step| matches!(step, Step::Propagation(_))),
+            at(&plan, "root", |step| matches!(step, Step::CloneRoot)),
+            at(&plan, "waiting", |step| matches!(step, Step::AwaitParent)),
+            at(&plan, "cgroup namespace", |step| matches!(step, Step::CgroupNamespace)),
+            at(&plan, "mount", |step| matches!(step, Step::Mount(_))),
+            at(&plan, "device", |step| matches!(step, Step::Device(..))),
+            at(&plan, "mask", |step| matches!(step, Step::Mask(_))),
+            at(&plan, "pivot", |step| matches!(step, Step::Pivot)),
+            at(&plan, "directory", |step| matches!(step, Step::Enter(_))),
+            at(&plan, "bounding set", |step| matches!(step, Step::Bound(_))),
+            at(&plan, "identity", |step| matches!(step, Step::Identity(_))),
+            at(&plan, "capabilities", |step| matches!(step, Step::Capabilities(_))),
+            at(&plan, "exec", |step| matches!(step, Step::Exec)),
+        ];
+        assert!(order.is_sorted(), "{order:?} in {:#?}", plan.steps);
+        assert_eq!(order.last(), Some(&(plan.steps.len() - 1)));
+    }
+
+    #[test]
+    fn the_filter_comes_as_late_as_it_can() {
+        let filter_at = |plan: &Plan| at(plan, "filter", |step| matches!(step, Step::Filter));
+        let identity_at = |plan: &Plan| at(plan, "identity", |step| matches!(step, Step::Identity(_)));
+        let plan = planned(|spec| {
+            filter(spec);
+            spec.process_mut().as_mut().unwrap().set_no_new_privileges(Some(false));
+        })
+        .unwrap();
+        assert!(filter_at(&plan) < identity_at(&plan));
+        let plan = planned(|spec| {
+            filter(spec);
+            spec.process_mut().as_mut().unwrap().set_no_new_privileges(Some(true));
+        })
+        .unwrap();
+        let forbidden = at(&plan, "no_new_privs", |step| matches!(step, Step::NoNewPrivileges));
+        assert!(identity_at(&plan) < forbidden && forbidden < filter_at(&plan));
+    }
+
+    #[test]
+    fn a_user_namespace_waits_for_its_ids_and_makes_no_devices() {
+        let plan = planned(user_namespace).unwrap();
+        assert!(matches!(plan.steps.first(), Some(Step::AwaitParent)));
+        assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::AwaitParent)).count(), 1);
+        assert!(plan.steps.iter().all(|step| !matches!(step, Step::Device(_, false))));
+        for (uid, groups) in [(1000, vec![]), (u32::MAX, vec![]), (0, vec![1000])] {
+            let refused = planned(|spec| {
+                user_namespace(spec);
+                let user = spec.process_mut().as_mut().unwrap().user_mut();
+                user.set_uid(uid).set_additional_gids(Some(groups));
+            });
+            assert!(matches!(refused, Err(Error::Invalid { .. })), "{uid}");
+        }
+        assert!(planned(|spec| drop(spec.process_mut().as_mut().unwrap().user_mut().set_uid(u32::MAX).uid())).is_err());
+    }
+
+    #[test]
+    fn a_program_is_looked_for_in_absolute_directories() {
+        let places = |args: &str, path: &str| {
+            let plan = planned(|spec| {
+                let process = spec.process_mut().as_mut().unwrap();
+                process.set_args(Some(vec![args.to_owned()])).set_env(Some(vec![format!("PATH={path}")]));
+            });
+            plan.unwrap().program.places
+        };
+        assert_eq!(places("sh", "/a::b:.:/c/"), [c"/a/sh", c"/c/sh"].map(std::borrow::ToOwned::to_owned));
+        assert_eq!(places("./sh", "/a"), [c"./sh".to_owned()]);
+        for entry in ["PATH", "=x", "A\0=x"] {
+            let process = |spec: &mut Spec| {
+                spec.process_mut().as_mut().unwrap().set_env(Some(vec![entry.to_owned()]));
+            };
+            assert!(planned(process).is_err(), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let without = |kind: LinuxNamespaceType| {
+            move |spec: &mut Spec| {
+                let linux = spec.linux_mut().as_mut().unwrap();
+                linux.namespaces_mut().as_mut().unwrap().retain(|namespace| namespace.typ() != kind);
+            }
+        };
+        assert!(planned(without(LinuxNamespaceType::Mount)).is_err());
+        // The default configuration has a host name.
+        assert!(planned(without(LinuxNamespaceType::Uts)).is_err());
+        assert!(planned(without(LinuxNamespaceType::Ipc)).is_ok());
+        let maps = |spec: &mut Spec| {
+            let map = Some(vec![idmap::mapping(0, 100_000, 1000)]);
+            spec.linux_mut().as_mut().unwrap().set_uid_mappings(map);
+        };
+        assert!(planned(maps).is_err());
+    }
+}
