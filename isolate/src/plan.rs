@@ -612,7 +612,10 @@ mod tests {
             });
             assert!(matches!(refused, Err(Error::Invalid { .. })), "{uid}");
         }
-        assert!(planned(|spec| drop(spec.process_mut().as_mut().unwrap().user_mut().set_uid(u32::MAX).uid())).is_err());
+        let no_id = |spec: &mut Spec| {
+            spec.process_mut().as_mut().unwrap().user_mut().set_uid(u32::MAX);
+        };
+        assert!(planned(no_id).is_err());
     }
 
     #[test]

@@ -169,8 +169,10 @@ fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/isolate/probe.c");
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("isolate-probe-{}", std::process::id()));
-        sh(&format!("cc -O1 -static -Wall -Werror -o {} {}", target.display(), source.display()));
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolate-probe");
+        let draft = target.with_extension(std::process::id().to_string());
+        let (from, to) = (draft.display(), target.display());
+        sh(&format!("cc -O1 -static -Wall -Werror -o {from} {} && mv {from} {to}", source.display()));
         target
     })
 }
