@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
-use crate::{bench, diff, explain, face, helper, image, launch, mount, umount};
+use crate::run as container;
+use crate::{bench, diff, explain, face, helper, image, launch, mount, r#try as trial, umount};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ enum Command {
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
+    Run(Box<container::Args>),
+    Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
     FuseOverlayfs {
@@ -80,6 +83,8 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
+        Command::Run(args) => return container::run(&args, &lamel.log),
+        Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };
     match done {

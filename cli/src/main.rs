@@ -1,4 +1,4 @@
-//! The command `lamel`: mounts images and stacks of directories as one filesystem.
+//! The command `lamel`: mounts images and stacks of directories as one filesystem, and runs containers.
 
 mod args;
 mod bench;
@@ -11,10 +11,10 @@ mod launch;
 mod log;
 mod mount;
 mod output;
+mod run;
+mod r#try;
 mod umount;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())
 }

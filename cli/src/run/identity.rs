@@ -1,0 +1,168 @@
+//! Who a container runs as: `-u`, `--group-add`, `--userns` and the maps of ids.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use lamel_isolate::idmap::{Range, mapping, subordinate};
+use lamel_isolate::oci::LinuxIdMapping;
+use lamel_isolate::user::{self, Identity};
+
+/// Options of users and groups.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct IdentityArgs {
+    /// User and group inside, by name or number [default: root]
+    #[arg(short, long, value_name = "USER[:GROUP]", default_value = "")]
+    user: String,
+    /// A group more
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// host: as root none, as a plain user the ids that he has; keep-id: the same, with his own id inside too
+    #[arg(long, value_name = "MODE")]
+    userns: Option<UserNamespace>,
+    /// Map ids in a user namespace of its own (root alone)
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", conflicts_with = "userns")]
+    uidmap: Vec<String>,
+    /// The same for groups [default: as --uidmap]
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", requires = "uidmap")]
+    gidmap: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum UserNamespace {
+    Host,
+    KeepId,
+}
+
+/// The maps of a user namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Maps {
+    pub(crate) uids: Vec<LinuxIdMapping>,
+    pub(crate) gids: Vec<LinuxIdMapping>,
+}
+
+impl IdentityArgs {
+    /// The user and group `inside`, who are this process's own outside.
+    pub(crate) fn one(inside: (u32, u32), user_namespace: bool) -> Self {
+        let map = |inside: u32| user_namespace.then(|| format!("{inside}:0:1")).into_iter().collect();
+        Self {
+            user: format!("{}:{}", inside.0, inside.1),
+            uidmap: map(inside.0),
+            gidmap: map(inside.1),
+            ..Self::default()
+        }
+    }
+
+    /// The user in the container's own files.
+    pub(crate) fn resolve(&self, root: &Path) -> Result<Identity> {
+        if self.user.is_empty() && self.userns == Some(UserNamespace::KeepId) {
+            let me = format!("{}:{}", rustix::process::geteuid(), rustix::process::getegid());
+            return Ok(user::resolve(root, &me, &self.group_add)?);
+        }
+        Ok(user::resolve(root, &self.user, &self.group_add)?)
+    }
+
+    /// The maps of the user namespace, if there is to be one.
+    pub(crate) fn maps(&self) -> Result<Option<Maps>> {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if uid.is_root() {
+            if self.userns == Some(UserNamespace::KeepId) {
+                bail!("--userns keep-id is for plain users; root keeps its id in any case");
+            }
+            if self.uidmap.is_empty() {
+                return Ok(None);
+            }
+            let uids = parse_all("--uidmap", &self.uidmap)?;
+            let gids = if self.gidmap.is_empty() { uids.clone() } else { parse_all("--gidmap", &self.gidmap)? };
+            return Ok(Some(Maps { uids, gids }));
+        }
+        if !self.uidmap.is_empty() {
+            bail!("--uidmap is for root; a plain user's ids are those of /etc/subuid");
+        }
+        let (name, keep) = (user_name(uid.as_raw()), self.userns == Some(UserNamespace::KeepId));
+        // The helpers are setuid programs, which do nothing for who may gain no privileges.
+        let helpers = has_program("newuidmap") && !rustix::thread::no_new_privs().unwrap_or(false);
+        let range = |file| subordinate(file, name.as_deref(), uid.as_raw()).filter(|_| helpers);
+        Ok(Some(match (range("/etc/subuid"), range("/etc/subgid")) {
+            (Some(uids), Some(gids)) => {
+                Maps { uids: with_range(uid.as_raw(), uids, keep), gids: with_range(gid.as_raw(), gids, keep) }
+            }
+            _ if keep => Maps { uids: vec![same(uid.as_raw())], gids: vec![same(gid.as_raw())] },
+            _ => Maps { uids: vec![mapping(0, uid.as_raw(), 1)], gids: vec![mapping(0, gid.as_raw(), 1)] },
+        }))
+    }
+}
+
+fn same(id: u32) -> LinuxIdMapping {
+    mapping(id, id, 1)
+}
+
+/// The user's own id as root and the range after it; or, kept, in its own place with the range around it.
+fn with_range(own: u32, range: Range, keep: bool) -> Vec<LinuxIdMapping> {
+    if !keep {
+        return vec![mapping(0, own, 1), mapping(1, range.start, range.len)];
+    }
+    let below = own.min(range.len);
+    let mut map = vec![mapping(0, range.start, below), same(own)];
+    if range.len > below {
+        map.push(mapping(own + 1, range.start + below, range.len - below));
+    }
+    map
+}
+
+fn parse_all(option: &str, texts: &[String]) -> Result<Vec<LinuxIdMapping>> {
+    texts
+        .iter()
+        .map(|text| parse(text).ok_or_else(|| anyhow!("{option} {text}: must be INSIDE:OUTSIDE:COUNT")))
+        .collect()
+}
+
+fn parse(text: &str) -> Option<LinuxIdMapping> {
+    let mut numbers = text.split(':').map(str::parse);
+    let map = mapping(numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    numbers.next().is_none().then_some(map)
+}
+
+/// The name of a user in the host's passwd; who is known by another service has his number in subuid(5).
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(uid.as_str())).then(|| name.to_owned())
+    })
+}
+
+fn has_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+}
+
+/// 64 hexadecimal digits.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("getrandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_lies_after_the_user_or_around_him() {
+        let range = Range { start: 100_000, len: 65536 };
+        assert_eq!(with_range(1000, range, false), [mapping(0, 1000, 1), mapping(1, 100_000, 65536)]);
+        let kept = [mapping(0, 100_000, 1000), mapping(1000, 1000, 1), mapping(1001, 101_000, 64536)];
+        assert_eq!(with_range(1000, range, true), kept);
+        let short = Range { start: 100_000, len: 10 };
+        assert_eq!(with_range(1000, short, true), [mapping(0, 100_000, 10), mapping(1000, 1000, 1)]);
+    }
+
+    #[test]
+    fn maps_are_three_numbers() {
+        assert_eq!(parse("0:100000:65536"), Some(mapping(0, 100_000, 65536)));
+        for text in ["", "0:1", "0:1:2:3", "a:1:2", "-1:1:2"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

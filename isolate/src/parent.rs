@@ -1,0 +1,305 @@
+//! The parent: clones the child, does what only it may do for it, and waits.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::Spec;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+
+use crate::cgroup::{Group, Layout};
+use crate::error::Error;
+use crate::plan::{self, Options, Plan, Step};
+use crate::sync::{self, Message, ParentEnd};
+use crate::sys::process::{self, Cloned};
+use crate::{child, tty};
+
+/// How a container's first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// As a shell tells it: the status, or 128 and the signal's number.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// A running container. Dropping it kills everything in it and removes its control group.
+#[derive(Debug)]
+pub struct Container {
+    // Dropped in this order: what runs in the group ends before the group does.
+    process: Process,
+    group: Option<Box<dyn Group>>,
+    terminal: Option<OwnedFd>,
+    notes: Vec<String>,
+    frozen: bool,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.frozen {
+            // Of version 1, what is frozen dies only when it is let go.
+            self.signal(libc::SIGKILL).ok();
+            if let Err(error) = self.freeze(false) {
+                tracing::warn!("letting a paused container go: {error}");
+            }
+        }
+    }
+}
+
+/// The container's first process, as a child of this one.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    fd: OwnedFd,
+    running: bool,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.running {
+            // It may have ended, and it is not reaped: the number is still its own.
+            rustix::process::kill_process(self.pid, Signal::KILL).ok();
+            rustix::process::waitpid(Some(self.pid), WaitOptions::empty()).ok();
+        }
+    }
+}
+
+impl Container {
+    /// Makes a container and starts its program. On return the program runs.
+    ///
+    /// The calling thread must live as long as the container: when it ends, the kernel kills the container.
+    ///
+    /// # Errors
+    /// [`Error`] names the step; nothing is left behind.
+    pub fn start(spec: &Spec, options: &Options) -> Result<Self, Error> {
+        tty::hold_standard_streams().map_err(Error::call("open", "/dev/null"))?;
+        let layout = Layout::detect();
+        let plan = plan::from_spec(spec, options, &layout)?;
+        let (socket, process) = clone(&plan)?;
+        let mut container = Self { process, group: None, terminal: None, notes: Vec::new(), frozen: false };
+        let group = prepare(spec, options, &layout, &plan, container.process.pid);
+        match group.and_then(|group| {
+            container.group = group;
+            socket.go().map_err(Error::call("sendmsg", "the container's process"))
+        }) {
+            Ok(()) => container.await_program(&plan, &socket)?,
+            Err(error) => return Err(container.earlier(&plan, &socket).unwrap_or(error)),
+        }
+        Ok(container)
+    }
+
+    /// Hears what the child tells until it is the program.
+    fn await_program(&mut self, plan: &Plan, socket: &ParentEnd) -> Result<(), Error> {
+        let mut ready = false;
+        loop {
+            match socket.next().map_err(Error::call("recvmsg", "the container's process"))? {
+                Message::Ready => ready = true,
+                Message::Terminal(master) => self.terminal = Some(master),
+                Message::Note { step } => self.notes.push(note(plan, step)),
+                Message::Failed { step, what, errno } => return Err(failure(plan, step, what, errno)),
+                Message::End if ready => return Ok(()),
+                Message::End => {
+                    let status = self.wait()?;
+                    return Err(Error::Ended { status: format!("{status:?}"), doing: doing(plan, usize::MAX) });
+                }
+                Message::Sibling { .. } => {}
+            }
+        }
+    }
+
+    /// What the child failed at before the parent did, which is then the cause.
+    fn earlier(&self, plan: &Plan, socket: &ParentEnd) -> Option<Error> {
+        rustix::process::kill_process(self.process.pid, Signal::KILL).ok();
+        loop {
+            match socket.next().ok()? {
+                Message::Failed { step, what, errno } => return Some(failure(plan, step, what, errno)),
+                Message::End => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the first process ends; all others in its pid namespace have then been killed.
+    ///
+    /// # Errors
+    /// Somebody else has waited for it.
+    pub fn wait(&mut self) -> Result<Exit, Error> {
+        let status = loop {
+            match rustix::process::waitpid(Some(self.process.pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) => break status,
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(Error::Call { call: "waitpid", object: "the container's process".to_owned(), errno });
+                }
+            }
+        };
+        self.process.running = false;
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => Exit::Status(status),
+            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+        })
+    }
+
+    /// The process id of the first process, as this process sees it.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid.as_raw_nonzero().get()
+    }
+
+    /// Becomes readable when the first process ends.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.process.fd.as_fd()
+    }
+
+    /// Whether the first process has ended, which [`Self::wait`] has yet to tell how.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !self.process.running || matches!(rustix::process::waitid(WaitId::Pid(self.process.pid), options), Ok(Some(_)))
+    }
+
+    /// Sends a signal, by its number, to the first process.
+    ///
+    /// # Errors
+    /// The kernel knows no such signal.
+    pub fn signal(&self, number: i32) -> Result<(), Errno> {
+        if self.process.running { process::kill(self.pid(), number) } else { Ok(()) }
+    }
+
+    /// Stops all processes of the container, or lets them go on.
+    ///
+    /// # Errors
+    /// It has no control group with a freezer.
+    pub fn freeze(&mut self, frozen: bool) -> Result<(), Error> {
+        match &mut self.group {
+            Some(group) => {
+                group.freeze(frozen)?;
+                self.frozen = frozen;
+                Ok(())
+            }
+            None => Err(Error::Unavailable {
+                what: "pausing".to_owned(),
+                why: "the container has no control group".to_owned(),
+            }),
+        }
+    }
+
+    /// The master of the container's terminal, if its configuration asks for one.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// What was done otherwise than asked for, in a way that the documentation states; to be said aloud.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+fn note(plan: &Plan, step: usize) -> String {
+    match plan.steps.get(step) {
+        Some(Step::Mount(_)) => "the kernel gives no new procfs here (something is mounted in /proc): the container \
+             sees the /proc of its surroundings, processes included"
+            .to_owned(),
+        Some(Step::Keyring(_)) => {
+            "a session keyring cannot be made here (keyctl is not permitted): the container has its surroundings'"
+                .to_owned()
+        }
+        _ => doing(plan, step),
+    }
+}
+
+fn doing(plan: &Plan, step: usize) -> String {
+    plan.steps.get(step).map_or_else(|| "joining namespaces".to_owned(), ToString::to_string)
+}
+
+fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
+    if errno == 0 {
+        return Error::Refused { doing: doing(plan, step), why: what };
+    }
+    let errno = Errno::from_raw_os_error(errno);
+    match plan.steps.get(step) {
+        Some(Step::Exec) if what == "execve" => Error::Program { program: plan.program.name.clone(), errno },
+        _ => Error::Step { doing: doing(plan, step), call: what, errno },
+    }
+}
+
+/// Makes the child. When this returns the child is at work, until it waits for the parent.
+fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
+    let failed = |call| Error::call(call, "the container's process");
+    let (socket, child_end) = sync::pair().map_err(failed("socketpair"))?;
+    let mut sources = Vec::new();
+    sources.resize_with(plan.slots, || None);
+    let joins = !plan.namespaces.joined.is_empty();
+    let flags = if joins { 0 } else { plan.namespaces.cloned };
+    let started = process::start(flags).map_err(|errno| match errno {
+        Errno::PERM | Errno::NOSPC | Errno::USERS if plan.id_maps.is_some() => Error::Unavailable {
+            what: "a user namespace".to_owned(),
+            why: format!(
+                "{errno}; the administrator can permit it (sysctl user.max_user_namespaces, \
+                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+            ),
+        },
+        errno => failed("clone3")(errno),
+    })?;
+    let mut pid = match started {
+        Cloned::Child if joins => child::join(plan, &child_end, &mut sources),
+        Cloned::Child => child::run(plan, &child_end, &mut sources),
+        Cloned::Parent(pid) => pid,
+    };
+    drop(child_end);
+    if joins {
+        let message = socket.next();
+        rustix::process::waitpid(Some(pid), WaitOptions::empty()).map_err(failed("waitpid"))?;
+        pid = match message.map_err(failed("recvmsg"))? {
+            Message::Sibling { pid } => Pid::from_raw(pid).ok_or(Errno::SRCH).map_err(failed("clone3"))?,
+            Message::Failed { step, what, errno } => return Err(failure(plan, step, what, errno)),
+            _ => return Err(Error::Ended { status: "no word".to_owned(), doing: doing(plan, usize::MAX) }),
+        };
+    }
+    // Not reaped, its number is its own.
+    let fd = process::pidfd(pid);
+    let fd = fd.map_err(|errno| {
+        rustix::process::kill_process(pid, Signal::KILL).ok();
+        rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok();
+        failed("pidfd_open")(errno)
+    })?;
+    Ok((socket, Process { pid, fd, running: true }))
+}
+
+/// The parent's part: ids, control group, and what is written into the host's /proc.
+fn prepare(
+    spec: &Spec,
+    options: &Options,
+    layout: &Layout,
+    plan: &Plan,
+    pid: Pid,
+) -> Result<Option<Box<dyn Group>>, Error> {
+    if let Some(maps) = &plan.id_maps {
+        maps.write(pid)?;
+    }
+    if let Some(adjustment) = plan.oom_score_adj {
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+        fs::write(&path, adjustment.to_string())
+            .map_err(|error| Error::call("write", path)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    }
+    let Some(linux) = spec.linux() else { return Ok(None) };
+    let name = format!("{}{}", crate::cgroup::PREFIX, options.name);
+    let group = layout.open(&name, linux.cgroups_path().as_deref(), linux.resources().as_ref())?;
+    if let Some(group) = &group {
+        group.enter(pid)?;
+    }
+    Ok(group)
+}

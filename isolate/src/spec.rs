@@ -1,0 +1,107 @@
+//! The OCI runtime configuration, checked: what is left is what this runtime does.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, Process, Spec};
+
+use crate::error::Error;
+
+/// The longest argument list and environment, together, as the kernel's default stack allows it.
+const MAX_STRINGS: usize = 2 * 1024 * 1024;
+
+/// A configuration whose members are there and supported.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) process: &'a Process,
+    pub(crate) linux: &'a Linux,
+    pub(crate) root: &'a oci_spec::runtime::Root,
+    pub(crate) arguments: &'a [String],
+}
+
+/// Checks a configuration. What it asks for and this runtime does not do is refused, never passed over.
+pub(crate) fn check(spec: &Spec) -> Result<Config<'_>, Error> {
+    let missing = |field: &str| Error::invalid(field, "missing");
+    if !spec.version().starts_with("1.") {
+        return Err(Error::unsupported("ociVersion", spec.version().clone()));
+    }
+    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    let arguments = process.args().as_deref().filter(|args| !args.is_empty()).ok_or_else(|| missing("process.args"))?;
+    if arguments[0].is_empty() {
+        return Err(Error::invalid("process.args", "an empty program name"));
+    }
+    let environment = process.env().as_deref().unwrap_or_default();
+    if arguments.iter().chain(environment).map(String::len).sum::<usize>() > MAX_STRINGS {
+        return Err(Error::invalid("process.args", format!("with process.env more than {MAX_STRINGS} bytes")));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Error::invalid("process.cwd", "must be absolute"));
+    }
+    refuse(spec, process, linux)?;
+    Ok(Config { spec, process, linux, root, arguments })
+}
+
+fn refuse(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), Error> {
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()]
+            .iter()
+            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    });
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    let asked = [
+        (hooks, "hooks", "running programs of the host"),
+        (
+            named(process.apparmor_profile()) && !has_apparmor(),
+            "process.apparmorProfile",
+            "AppArmor, which this kernel does not run,",
+        ),
+        (named(process.apparmor_profile()) && has_apparmor(), "process.apparmorProfile", "a profile"),
+        (named(process.selinux_label()), "process.selinuxLabel", "a label"),
+        (named(linux.mount_label()), "linux.mountLabel", "a label"),
+        (process.io_priority().is_some(), "process.ioPriority", "a priority"),
+        (process.scheduler().is_some(), "process.scheduler", "a policy"),
+        (process.exec_cpu_affinity().is_some(), "process.execCPUAffinity", "an affinity"),
+        (linux.intel_rdt().is_some(), "linux.intelRdt", "a closid"),
+        (linux.memory_policy().is_some(), "linux.memoryPolicy", "a policy"),
+        (linux.personality().is_some(), "linux.personality", "an execution domain"),
+        (
+            linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+            "linux.netDevices",
+            "moving a device",
+        ),
+        (!["", "private", "rprivate"].contains(&propagation), "linux.rootfsPropagation", "a root that is not private"),
+    ];
+    match asked.iter().find(|(asked, ..)| *asked) {
+        Some((_, field, what)) => Err(Error::unsupported(*field, *what)),
+        None => Ok(()),
+    }
+}
+
+fn has_apparmor() -> bool {
+    Path::new("/sys/module/apparmor/parameters/enabled").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_is_refused() {
+        let mut spec = Spec::default();
+        assert!(check(&spec).is_ok());
+        let mut process = spec.process().clone().unwrap();
+        for (args, cwd) in [(vec![], "/"), (vec![String::new()], "/"), (vec!["sh".to_owned()], "relative")] {
+            process.set_args(Some(args)).set_cwd(cwd.into());
+            spec.set_process(Some(process.clone()));
+            assert!(check(&spec).is_err());
+        }
+        let mut spec = Spec::default();
+        let mut linux = spec.linux().clone().unwrap();
+        linux.set_rootfs_propagation(Some("shared".to_owned()));
+        spec.set_linux(Some(linux));
+        assert!(check(&spec).unwrap_err().to_string().contains("linux.rootfsPropagation"));
+    }
+}
