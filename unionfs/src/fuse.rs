@@ -1,28 +1,32 @@
 //! The face towards the kernel: decode, call, reply. Dull, and the only module
 //! that knows a `Reply`.
 
+mod agreed;
+mod convert;
+
 use std::ffi::OsStr;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
-use crate::attr::{Attr, SetAttr, SetTime};
+use agreed::Agreed;
+use convert::{caller, file_attr, id, kind, nothing, open_flags, set_time};
+
+use crate::attr::{Attr, SetAttr};
 use crate::crew::{Crew, Turn};
-use crate::dir::{Caller, New};
+use crate::dir::New;
 use crate::error::{Error, Refusal, Result};
 use crate::file::{FileId, NO_HANDLE, NewHandle, WriteTimes};
 use crate::handle::Access;
-use crate::options::Io;
-use crate::sys::credentials;
 use crate::union::{Counters, UnionFs};
 use crate::workers::Workers;
 
@@ -38,20 +42,6 @@ pub struct Adapter {
     crew: Crew,
     notifier: Arc<OnceLock<Notifier>>,
     agreed: Agreed,
-}
-
-/// What this end and the kernel agreed upon when the session began.
-#[derive(Clone, Copy, Debug, Default)]
-struct Agreed {
-    /// The kernel opens files by itself ([`Io::Cached`]).
-    no_open: bool,
-    /// And directories.
-    no_opendir: bool,
-    /// The kernel keeps written pages and their times, and tells both later.
-    writeback: bool,
-    /// Set-id bits are ours to take away when data is changed. Otherwise the kernel asks for
-    /// `security.capability` before each write.
-    killpriv: bool,
 }
 
 impl Adapter {
@@ -116,80 +106,6 @@ fn refuse(request: &'static str, ino: u64, error: &Error) -> Errno {
     Errno::from_i32(error.errno().raw_os_error())
 }
 
-fn time((seconds, nanos): (i64, u32)) -> SystemTime {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-    base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos)))).unwrap_or(UNIX_EPOCH)
-}
-
-/// The seconds and nanoseconds that the kernel sent. fuser turns a time before
-/// the epoch into `epoch - (|seconds| + nanoseconds)`, which is undone here.
-fn set_time(time: TimeOrNow) -> SetTime {
-    let time = match time {
-        TimeOrNow::Now => return SetTime::Now,
-        TimeOrNow::SpecificTime(time) => time,
-    };
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => SetTime::At(i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
-        Err(before) => {
-            let before = before.duration();
-            SetTime::At(-i64::try_from(before.as_secs()).unwrap_or(i64::MAX), before.subsec_nanos())
-        }
-    }
-}
-
-fn kind(format: u32) -> FileType {
-    match format {
-        libc::S_IFDIR => FileType::Directory,
-        libc::S_IFLNK => FileType::Symlink,
-        libc::S_IFIFO => FileType::NamedPipe,
-        libc::S_IFSOCK => FileType::Socket,
-        libc::S_IFBLK => FileType::BlockDevice,
-        libc::S_IFCHR => FileType::CharDevice,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: time(attr.atime),
-        mtime: time(attr.mtime),
-        ctime: time(attr.ctime),
-        crtime: UNIX_EPOCH,
-        kind: kind(attr.format()),
-        perm: u16::try_from(attr.mode & 0o7777).unwrap_or_default(),
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        // The kernel's 32-bit form, which glibc's equals for majors below 4096.
-        rdev: u32::try_from(attr.rdev & 0xffff_ffff).unwrap_or_default(),
-        blksize: attr.blksize,
-        flags: 0,
-    }
-}
-
-/// An entry that says that the name does not exist, for the kernel to remember.
-fn nothing() -> FileAttr {
-    file_attr(&Attr {
-        dev: 0,
-        ino: 0,
-        mode: libc::S_IFREG,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        blksize: 0,
-        atime: (0, 0),
-        mtime: (0, 0),
-        ctime: (0, 0),
-    })
-}
-
 /// Makes the kernel ask again for the attributes of an inode that changed without its notice: pages written through a
 /// mapping of a passthrough file change times, an open that truncates may take set-id bits away.
 fn refresh(notifier: &OnceLock<Notifier>, ino: u64) {
@@ -197,21 +113,6 @@ fn refresh(notifier: &OnceLock<Notifier>, ino: u64) {
         && let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0)
     {
         tracing::debug!(%error, ino, "attributes not invalidated");
-    }
-}
-
-fn caller(request: &Request, umask: u32) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), umask }
-}
-
-fn id(ino: INodeNo, handle: FileHandle) -> FileId {
-    FileId { ino: ino.0, handle: handle.0 }
-}
-
-fn open_flags(access: &Access) -> FopenFlags {
-    match access {
-        Access::Cached { keep: true } => FopenFlags::FOPEN_KEEP_CACHE,
-        _ => FopenFlags::empty(),
     }
 }
 
@@ -244,40 +145,7 @@ fn reply_xattr(reply: ReplyXattr, request: &'static str, ino: u64, size: u32, va
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let settings = &self.fs.settings;
-        let offered = config.capabilities();
-        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_HAS_IOCTL_DIR;
-        wanted.set(InitFlags::FUSE_POSIX_ACL, settings.acl);
-        let io = settings.io.resolve(offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT));
-        // A truncation comes with the open, or, where no open comes, by itself.
-        wanted.set(InitFlags::FUSE_ATOMIC_O_TRUNC, io != Io::Cached);
-        if io == Io::Passthrough && credentials::is_initial_root() && offered.contains(InitFlags::FUSE_PASSTHROUGH) {
-            // The kernel carries passthrough or the writeback cache, not both, and takes set-id bits away by itself:
-            // this end does not see those writes.
-            wanted |= InitFlags::FUSE_PASSTHROUGH;
-            config.set_max_stack_depth(1).map_err(|_| std::io::ErrorKind::InvalidInput)?;
-        } else {
-            wanted |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
-            wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, settings.writeback.unwrap_or(io != Io::Cached));
-        }
-        let missing = wanted.difference(offered);
-        if !missing.is_empty() {
-            tracing::info!(?missing, "the kernel does not offer");
-        }
-        let both = wanted & offered;
-        self.agreed = Agreed {
-            no_open: io == Io::Cached,
-            no_opendir: offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
-            writeback: both.contains(InitFlags::FUSE_WRITEBACK_CACHE),
-            killpriv: both.contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2),
-        };
-        tracing::debug!(?io, agreed = ?self.agreed);
-        config.add_capabilities(both).map_err(|_| std::io::ErrorKind::Unsupported)?;
+        self.agreed = Agreed::on(&self.fs.settings, config)?;
         config.set_max_write(MAX_WRITE).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         config.set_max_background(64).map_err(|_| std::io::ErrorKind::InvalidInput)?;
         Ok(())
