@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=(
     acl attr btrfs-progs buildah busybox-static bzip2 catatonit e2fsprogs fuse-overlayfs fuse3 gcc git libacl1-dev libc6-dev
     libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit passwd podman python3 rsync runc
-    skopeo sqlite3 strace uidmap umoci util-linux xfsprogs xz-utils zstd
+    skopeo sqlite3 strace tree uidmap umoci util-linux xfsprogs xz-utils zstd
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 

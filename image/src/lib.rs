@@ -14,6 +14,7 @@ pub mod platform;
 pub mod reference;
 pub mod stack;
 pub mod store;
+pub mod view;
 
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
