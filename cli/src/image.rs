@@ -1,6 +1,8 @@
 //! The subcommands that work on the image store, a file each.
 
 mod cat;
+pub(crate) mod diff;
+pub(crate) mod explain;
 mod find;
 mod history;
 mod human;
@@ -23,6 +25,7 @@ mod verify;
 use anyhow::Result;
 use clap::Subcommand;
 
+pub(crate) use inside::{InsideArgs, is_path};
 pub(crate) use store::{StoreArgs, find};
 
 /// What is done with images.

@@ -5,6 +5,8 @@
 //! crate and nowhere else.
 
 pub mod archive;
+pub mod blame;
+pub mod compare;
 pub mod decompress;
 pub mod digest;
 pub mod index;

@@ -11,8 +11,9 @@ use lamel_unionfs::Attr;
 
 pub use pattern::matches;
 
-use crate::IndexedLayer;
-use crate::index::{Damaged, Inode, ROOT};
+use crate::index::{Damaged, Index, Inode, ROOT};
+use crate::tar::Extent;
+use crate::{Digest, IndexedLayer};
 
 /// Symlinks that are followed on the way to an object, as the kernel does it.
 const MOST_LINKS: u32 = 40;
@@ -112,6 +113,17 @@ impl View {
     /// Of an image's layers as one, or of one of them.
     pub fn new(layer: Arc<IndexedLayer>) -> Self {
         Self { layer }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        self.layer.index()
+    }
+
+    /// Where a file's data lies: files of one place have one content.
+    pub(crate) fn place(&self, file: &Object) -> Result<(Digest, Vec<Extent>)> {
+        let (extents, _) = self.layer.stretches(&file.inode)?;
+        let (tar, _) = self.layer.index().tar(file.inode.tar.into())?;
+        Ok((tar, extents))
     }
 
     fn object(&self, path: Vec<u8>, number: u32, inode: Inode) -> Object {

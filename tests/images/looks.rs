@@ -1,5 +1,9 @@
 //! Images looked at without a mount, compared with a mount and with other tools.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::common::{Kind, dump};
 use crate::place::{Place, images};
 
 /// A place whose store has the images, with `small` on `mnt`.
@@ -111,4 +115,96 @@ fn files_are_found_and_read_as_on_a_mount() {
     // Who has seen enough is no error.
     place.run("lamel cat small:/special/sparse small:/special/sparse | head -c 1 > /dev/null");
     place.run("lamel cat small:/missing small:/etc/passwd > out || grep -q root out");
+}
+
+/// Adds the tag `two`: `small` with a ninth layer, whose instruction is `RUN two`.
+fn add_second(place: &Place) {
+    place.run(&format!(
+        "cp -r {}/oci oci && mkdir -p l/special/new/deep l/etc && printf '<b>&\"' > 'l/special/new/deep/<b>&name'
+         touch l/special/.wh.dir l/special/merged l/special/.wh.sticky && printf 'other' > l/special/later
+         printf 'root:x:0:0:root:/toor:/bin/sh\\n' > l/etc/passwd && touch -d @1700000003 l/etc/passwd
+         chmod 600 l/special/merged && touch l/special/.wh.merged && tar -C l --sort=name -cf l.tar etc special
+         umoci raw add-layer --image oci:small --tag two --history.created_by 'RUN two' l.tar
+         lamel load -q -i oci && mkdir mnt2 && lamel mount two mnt2",
+        images().display()
+    ));
+}
+
+#[test]
+fn the_difference_of_two_images_is_that_of_their_mounts() {
+    let place = mounted();
+    add_second(&place);
+    let (old, new) = (dump(&place.join("mnt")), dump(&place.join("mnt2")));
+    let mut wanted = BTreeMap::new();
+    for (path, node) in &new {
+        let kind = match old.get(path) {
+            None => 'A',
+            Some(was) => {
+                let same = (was.kind, was.mode, was.uid, was.gid, was.rdev)
+                    == (node.kind, node.mode, node.uid, node.gid, node.rdev)
+                    && was.xattrs == node.xattrs
+                    && (node.kind == Kind::Dir
+                        || (was.size, was.mtime_ns, &was.content, &was.target)
+                            == (node.size, node.mtime_ns, &node.content, &node.target));
+                if same {
+                    continue;
+                }
+                'C'
+            }
+        };
+        wanted.insert(path.clone(), kind);
+    }
+    let is_gone = |path: &Path| {
+        !new.contains_key(path)
+            && path.parent().is_some_and(|parent| new.get(parent).is_some_and(|node| node.kind == Kind::Dir))
+    };
+    wanted.extend(old.keys().filter(|path| is_gone(path)).map(|path| (path.clone(), 'D')));
+    for path in wanted.keys().cloned().collect::<Vec<_>>() {
+        for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+            wanted.entry(parent.to_owned()).or_insert('C');
+        }
+    }
+    let wanted: Vec<String> = wanted.iter().map(|(path, kind)| format!("{kind} /{}", path.display())).collect();
+    let found = place.run("lamel diff small two");
+    assert_eq!(found.lines().collect::<Vec<_>>(), wanted);
+    for line in ["C /etc/passwd", "D /special/sticky", "C /special", "A /special/new/deep", "C /special/merged"] {
+        assert!(wanted.iter().any(|wanted| wanted == line), "{line}");
+    }
+    let back = place.run("lamel diff two small --json | python3 -c 'import json, sys; [print(c[\"kind\"], c[\"path\"]) for c in json.load(sys.stdin)]'");
+    assert!(back.contains("D /special/new") && back.contains("A /special/sticky/three"), "{back}");
+    assert_eq!(place.run("lamel diff small small"), "");
+    place.run("mkdir up && lamel umount mnt && lamel mount small mnt --upper up && touch mnt/x && lamel diff mnt | grep -x 'A /x' && lamel explain mnt/x | grep -q /up");
+}
+
+#[test]
+fn layers_are_named_that_have_a_say_in_a_path() {
+    let place = mounted();
+    add_second(&place);
+    let said = |path: &str| {
+        let query = "import json, sys; [print(l['layer'], l['visible'], l['says'], l['instruction'], sep='|') for l in json.load(sys.stdin)['layers']]";
+        place
+            .run(&format!("lamel explain --json 'two:{path}' | python3 -c \"{query}\" | sed 's/|umoci[^|]*$//;s/|$//'"))
+    };
+    assert_eq!(
+        said("/special/later"),
+        "9|True|file of 5 bytes, mode 0644|RUN two\n6|False|file of 3 bytes, mode 0644\n3|False|deletes what is below\n2|False|file of 10 bytes, mode 0644"
+    );
+    // A directory above it goes.
+    let gone = said("/special/sticky/three");
+    assert!(
+        gone.starts_with("9|True|hides what is below, at /special/sticky|RUN two\n2|False|file of 6 bytes"),
+        "{gone}"
+    );
+    assert!(said("/usr/bin/perl").starts_with("3|True|deletes"));
+    assert!(
+        said("/usr/share/zoneinfo/UTC").contains("4|True|hides what is below, at /usr/share/zoneinfo\n1|False|file")
+    );
+    // Through a symlink on the way.
+    assert_eq!(place.run("lamel explain small:/special/empty/three | head -1"), "/special/sticky/three");
+    let text = place.run("lamel explain two:/special/later");
+    assert!(
+        text.starts_with("/special/later\n  shown") && text.contains("layer 9   sha256:") && text.contains("RUN two"),
+        "{text}"
+    );
+    assert!(place.fails("lamel explain two:/never/was").contains("no layer"));
 }

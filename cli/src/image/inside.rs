@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use lamel_image::platform::Platform;
-use lamel_image::store::{Opened, Store};
+use lamel_image::store::{Image, Opened, Store};
 use lamel_image::view::{Object, View};
 use rustix::fs::FileType;
 use serde_json::{Value, json};
@@ -45,9 +46,16 @@ impl Inside {
     }
 }
 
+/// Whether a word is a path of this host and no `REF:PATH`, as `docker cp` tells them apart.
+pub(crate) fn is_path(text: &OsStr) -> bool {
+    let first = text.as_bytes().first();
+    matches!(first, None | Some(b'/' | b'.')) || Path::new(text).symlink_metadata().is_ok()
+}
+
 /// An image's files, open.
-struct Looked {
-    view: View,
+pub(super) struct Looked {
+    pub(super) view: View,
+    pub(super) image: Image,
     /// Says that the image is in use.
     _opened: Opened,
 }
@@ -66,13 +74,24 @@ impl<'a> Images<'a> {
 
     /// The files of an image.
     pub(super) fn view(&mut self, image: &str) -> Result<&View> {
+        Ok(&self.look(image)?.view)
+    }
+
+    /// An image, opened.
+    pub(super) fn look(&mut self, image: &str) -> Result<&Looked> {
         if !self.opened.contains_key(image) {
             let (_, found) = find(&self.store, image, self.args.platform.as_ref())?;
             let opened = self.store.open_image(&found)?;
-            let looked = Looked { view: View::new(opened.layer.clone()), _opened: opened };
+            let looked = Looked { view: View::new(opened.layer.clone()), image: found, _opened: opened };
             self.opened.insert(image.to_owned(), looked);
         }
-        self.opened.get(image).map(|looked| &looked.view).with_context(|| image.to_owned())
+        self.opened.get(image).with_context(|| image.to_owned())
+    }
+
+    /// Each of an image's layers by itself, the bottom one first.
+    pub(super) fn layers(&mut self, image: &str) -> Result<Vec<View>> {
+        let image = self.look(image)?.image.clone();
+        Ok(self.store.open_layers(&image)?.into_iter().map(View::new).collect())
     }
 }
 
@@ -207,6 +226,8 @@ mod tests {
         assert_eq!(parse("localhost:5000/x:/"), pair("localhost:5000/x", "/"));
         assert_eq!(parse("debian:12"), pair("debian:12", "/"));
         assert!(Inside::parse(OsStr::new(":/etc")).is_err());
+        assert!(is_path(OsStr::new("/x:/y")) && is_path(OsStr::new("./a")) && is_path(OsStr::new("Cargo.toml")));
+        assert!(!is_path(OsStr::new("debian:12:/etc")));
     }
 
     #[test]
