@@ -13,6 +13,8 @@ mod commands;
 mod equal;
 #[path = "images/hostile.rs"]
 mod hostile;
+#[path = "images/looks.rs"]
+mod looks;
 #[path = "images/place.rs"]
 mod place;
 #[path = "images/shapes.rs"]

@@ -9,9 +9,10 @@ use lamel_unionfs::diff::{Change, diff};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::image::{self, InsideArgs};
 use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 
-/// List what an upper layer adds (A), changes (C) and deletes (D)
+/// List what an upper layer, or a second image, adds (A), changes (C) and deletes (D)
 ///
 /// The time it takes is that of the upper's size, whatever lies below. With a mountpoint or with
 /// --lower, what is a change and what is new is looked up in the lower layers; without them the
@@ -19,9 +20,14 @@ use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true).multiple(false))]
 pub(crate) struct Args {
-    /// A mount of lamel
-    #[arg(group = "subject")]
+    /// A mount of lamel, or an image that is compared with the next one
+    #[arg(group = "subject", value_name = "MOUNTPOINT|REF")]
     mountpoint: Option<PathBuf>,
+    /// An image: what differs on the way to it is listed
+    #[arg(value_name = "REF", requires = "mountpoint")]
+    other: Option<String>,
+    #[command(flatten)]
+    inside: InsideArgs,
     /// The upper layer itself, mounted or not
     #[arg(long, value_name = "DIR", group = "subject")]
     upper: Option<PathBuf>,
@@ -46,12 +52,10 @@ struct Line {
 
 /// Prints the difference.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (upper, lowers) = match (&args.mountpoint, &args.upper) {
-        (Some(mountpoint), _) => layers_of(mountpoint)?,
-        (None, Some(upper)) => (upper.clone(), args.lower.clone()),
-        (None, None) => bail!("give a mountpoint or --upper"),
+    let changes = match (&args.mountpoint, &args.other) {
+        (Some(one), Some(other)) => image::diff::run(&args.inside, one, other)?,
+        _ => of_layers(args)?,
     };
-    let changes = diff(&upper, &lowers)?;
     if args.json {
         let line =
             |change: &Change| Line { kind: change.kind.to_string(), path: change.path.to_string_lossy().into_owned() };
@@ -63,6 +67,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         line.extend_from_slice(change.path.as_os_str().as_bytes());
         line
     }))
+}
+
+/// What an upper changes.
+fn of_layers(args: &Args) -> Result<Vec<Change>> {
+    let (upper, lowers) = match (&args.mountpoint, &args.upper) {
+        (Some(mountpoint), _) => layers_of(mountpoint)?,
+        (None, Some(upper)) => (upper.clone(), args.lower.clone()),
+        (None, None) => bail!("give a mountpoint or --upper"),
+    };
+    Ok(diff(&upper, &lowers)?)
 }
 
 /// The layers of a mount, as its daemon names them.

@@ -7,13 +7,18 @@ use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::image::{self, InsideArgs};
 use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 
-/// Tell which layer gives an object inside a mount, and which marks and copies decide
+/// Tell which layer gives an object inside a mount or an image, and which ones it hides
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An object inside a mount, or a name that a layer deletes; links are not followed
+    /// An object inside a mount, or a name that a layer deletes, a last link not followed; or REF:/PATH in an image.
+    /// What exists, and what begins with `/` or `.`, is a path
+    #[arg(value_name = "PATH|REF:PATH")]
     path: PathBuf,
+    #[command(flatten)]
+    inside: InsideArgs,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -37,6 +42,10 @@ struct Fact {
 
 /// Explains.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let text = args.path.as_os_str();
+    if text.as_encoded_bytes().windows(2).any(|pair| pair == b":/") && !image::is_path(text) {
+        return image::explain::run(&args.inside, text, args.json);
+    }
     let answer = match ask(&args.path, QUESTION) {
         Ok(answer) => answer,
         Err(errno @ (Errno::NOENT | Errno::IO | Errno::LOOP)) => explain_absence(&args.path, errno)?,

@@ -1,23 +1,32 @@
 //! The subcommands that work on the image store, a file each.
 
+mod cat;
+pub(crate) mod diff;
+pub(crate) mod explain;
+mod find;
 mod history;
 mod human;
 mod images;
 mod import;
+mod inside;
 mod inspect;
 mod load;
+mod ls;
 mod prune;
 mod registry;
 mod rmi;
 mod save;
+mod stat;
 mod store;
 mod tag;
 mod template;
+mod tree;
 mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
 
+pub(crate) use inside::{InsideArgs, is_path};
 use registry::{login, pull, push};
 pub(crate) use store::{StoreArgs, find};
 
@@ -38,6 +47,11 @@ pub(crate) enum Command {
     Rmi(rmi::Args),
     Prune(prune::Args),
     Verify(verify::Args),
+    Ls(ls::Args),
+    Tree(tree::Args),
+    Cat(cat::Args),
+    Stat(stat::Args),
+    Find(find::Args),
 }
 
 /// Does it.
@@ -57,5 +71,10 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Rmi(args) => rmi::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Tree(args) => tree::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Find(args) => find::run(&args),
     }
 }

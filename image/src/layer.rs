@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::Digest;
 use crate::index::{Damaged, Index, IndexError, Inode, ROOT};
 use crate::sys::map::Map;
+use crate::tar::Extent;
 
 /// Added to an object's number in the index: 0 and 1 are numbers that a union keeps for itself.
 const FIRST_INO: u64 = 2;
@@ -110,7 +111,7 @@ impl IndexedLayer {
         Ok((number, inode))
     }
 
-    fn attr_of(&self, number: u32, inode: &Inode) -> Attr {
+    pub(crate) fn attr_of(&self, number: u32, inode: &Inode) -> Attr {
         Attr {
             dev: self.dev,
             ino: u64::from(number) + FIRST_INO,
@@ -126,6 +127,18 @@ impl IndexedLayer {
             mtime: inode.mtime,
             ctime: inode.mtime,
         }
+    }
+
+    /// The stretches of a file's data, and the tar that they lie in.
+    pub(crate) fn stretches(&self, inode: &Inode) -> Result<(Vec<Extent>, &OwnedFd), Damaged> {
+        let tar = self.tars.get(usize::from(inode.tar)).ok_or(Damaged("data"))?;
+        let extents = if inode.is_sparse() {
+            self.index.extents(inode)?
+        } else {
+            let (from, len) = self.index.data(inode)?;
+            vec![Extent { at: 0, from, len }]
+        };
+        Ok((extents, &tar.file))
     }
 
     /// The tar that holds an object's data.

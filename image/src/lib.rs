@@ -5,6 +5,8 @@
 //! crate and nowhere else.
 
 pub mod archive;
+pub mod blame;
+pub mod compare;
 pub mod decompress;
 pub mod digest;
 pub mod index;
@@ -15,6 +17,7 @@ pub mod reference;
 pub mod registry;
 pub mod stack;
 pub mod store;
+pub mod view;
 
 mod read_ahead;
 #[allow(unsafe_code, reason = "the one place for it")]

@@ -50,6 +50,12 @@ impl Image {
         layers.map(|(blob, diff_id)| LayerBlob { digest: blob.digest, size: blob.size, diff_id: *diff_id })
     }
 
+    /// The instruction that made each layer, the bottom one first; empty where the image does not say.
+    pub fn instructions(&self) -> Vec<&str> {
+        let steps = self.config.history.iter().filter(|step| !step.empty_layer).map(|step| step.created_by.as_str());
+        steps.chain(std::iter::repeat("")).take(self.diff_ids().len()).collect()
+    }
+
     /// Bytes of its blobs.
     pub fn size(&self) -> u64 {
         let blobs = self.manifest.layers.iter().chain([&self.manifest.config, &self.descriptor]);
@@ -131,6 +137,18 @@ impl Store {
         let layers = image.diff_ids().iter().map(|diff_id| self.layer_at(diff_id)).collect::<Option<Vec<_>>>()?;
         let layer = stack::open(self.root(), &layers, &index).ok()?;
         Some(Opened { layer: Arc::new(layer), _in_use: in_use })
+    }
+
+    /// Opens each of an image's layers by itself, the bottom one first; [`Store::open_image`] made what was missing.
+    ///
+    /// # Errors
+    /// A layer is not there.
+    pub fn open_layers(&self, image: &Image) -> Result<Vec<Arc<IndexedLayer>>> {
+        let open = |files: LayerFiles| {
+            let layer = files.layer().map_err(|source| StoreError::Layer { blob: files.diff_id, source })?;
+            Ok(Arc::new(layer))
+        };
+        self.all_layer_files(image.diff_ids())?.into_iter().map(open).collect()
     }
 
     /// Opens the tar of one of an image's layers.
