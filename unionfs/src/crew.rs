@@ -201,3 +201,55 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(what: &str, holds: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_crew_wakes_with_a_burst_and_sleeps_after_it() {
+        let crew = Crew::new(true);
+        until("requests close to one another wake the companion", || {
+            for _ in 0..100 {
+                drop(crew.turn());
+            }
+            crew.shared.awake.load(Ordering::Relaxed)
+        });
+        until("it sleeps when they cease", || !crew.shared.awake.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn whoever_rests_is_called_when_the_leader_takes_long() {
+        let crew = Crew::new(true);
+        thread::scope(|scope| {
+            let leading = crew.turn();
+            until("a burst", || {
+                drop(crew.turn());
+                crew.shared.leader.load(Ordering::Relaxed) == me()
+            });
+            // All that this thread waits for below is done by the other one, who rests in between.
+            let helper = scope.spawn(|| {
+                for _ in 0..50 {
+                    drop(crew.turn());
+                }
+            });
+            until("the other goes on", || helper.is_finished());
+            drop(leading);
+        });
+    }
+
+    #[test]
+    fn without_a_companion_nobody_rests() {
+        let crew = Crew::new(false);
+        let turn = crew.turn();
+        assert!(turn.shared.is_none() && !turn.leads);
+    }
+}

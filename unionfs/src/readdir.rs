@@ -39,7 +39,7 @@ const NUMBERS: u64 = 1 << NUMBER_BITS;
 /// So few that the offsets of 16 million entries fit into the 31 bits of an old 32-bit program.
 const NUMBER_BITS: u32 = 7;
 /// Entries of all snapshots together, beyond which those that were not read for longest go.
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 18;
 
 impl Snapshot {
     /// The entries from an offset on, each with the offset behind it.
@@ -200,5 +200,47 @@ impl UnionFs {
             seen.extend(here);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(names: &[&str]) -> Vec<Entry> {
+        names.iter().map(|name| Entry { name: name.into(), ino: 7, format: libc::S_IFREG }).collect()
+    }
+
+    fn names(snapshot: &Snapshot, offset: u64) -> Vec<&OsStr> {
+        snapshot.from(offset).map(|(_, entry)| entry.name.as_os_str()).collect()
+    }
+
+    #[test]
+    fn each_reader_goes_on_in_its_own_snapshot() {
+        let listings = Listings::default();
+        let first = listings.put(5, entries(&["a", "b", "c"]));
+        let (after_a, _) = first.from(0).next().unwrap();
+        let second = listings.put(5, entries(&["b", "d"]));
+        let (after_b, _) = second.from(0).next().unwrap();
+        assert_eq!(names(&listings.get(5, after_a).unwrap(), after_a), ["b", "c"]);
+        assert_eq!(names(&listings.get(5, after_b).unwrap(), after_b), ["d"]);
+        assert!(listings.get(6, after_a).is_none());
+        let (end, _) = first.from(0).last().unwrap();
+        assert!(names(&first, end).is_empty());
+    }
+
+    #[test]
+    fn offsets_of_millions_of_entries_fit_into_31_bits() {
+        let last = (16_000_000 << NUMBER_BITS) | (NUMBERS - 1);
+        assert!(i32::try_from(last).is_ok());
+    }
+
+    #[test]
+    fn what_was_not_read_for_longest_goes_first() {
+        let listings = Listings::default();
+        let many = vec!["x"; MAX_ENTRIES / 2];
+        let offsets: Vec<u64> = (0..3).map(|ino| listings.put(ino, entries(&many)).from(0).next().unwrap().0).collect();
+        let kept: Vec<bool> = (0..3).zip(&offsets).map(|(ino, offset)| listings.get(ino, *offset).is_some()).collect();
+        assert_eq!(kept, [false, true, true]);
     }
 }
