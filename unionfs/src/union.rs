@@ -133,6 +133,7 @@ impl UnionFs {
         if count > MAX_LOWERS {
             return Err(OpenError::TooManyLowers(count));
         }
+        crate::sys::find_out();
         let owners = Owners::new(&options.ownership);
         let own = Arc::new(OwnDevice::default());
         let upper = match (&options.upper, &options.work) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Timestamps};
 use rustix::io::Errno;
 
+use super::fchmodat2;
 use crate::error::{Error, Result};
 
 pub(crate) use rustix::fs::Stat;
@@ -162,14 +163,12 @@ pub(crate) fn rename(
 
 /// Permission bits of an object that is no symlink.
 pub(crate) fn chmod(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
-    match super::fchmodat2::fchmodat2(dir, name, mode) {
-        // Before Linux 6.6, or unknown to a filter of system calls: through a descriptor of the object.
-        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
-            let object = open_path(dir, name)?;
-            fchmod_path(object.as_fd(), mode)
-        }
-        done => done.map_err(|errno| Error::call("fchmodat2", name, errno)),
+    if *fchmodat2::IS_THERE {
+        return fchmodat2::fchmodat2(dir, name, mode).map_err(|errno| Error::call("fchmodat2", name, errno));
     }
+    // Through a descriptor of the object.
+    let object = open_path(dir, name)?;
+    fchmod_path(object.as_fd(), mode)
 }
 
 /// Permission bits of an open file.

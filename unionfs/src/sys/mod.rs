@@ -14,3 +14,9 @@ pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod xattr;
 mod xattrat;
+
+/// Finds out which of the newer calls there are, before the first request needs one.
+pub(crate) fn find_out() {
+    std::sync::LazyLock::force(&fchmodat2::IS_THERE);
+    std::sync::LazyLock::force(&xattrat::IS_THERE);
+}

@@ -9,7 +9,6 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::LazyLock;
 
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
@@ -48,9 +47,8 @@ fn c_string(bytes: &[u8]) -> Result<CString> {
 
 impl<'a> Target<'a> {
     fn address(self) -> Result<Address<'a>> {
-        static HAVE_XATTRAT: LazyLock<bool> = LazyLock::new(xattrat::is_there);
         match self {
-            Self::At(dir, name) if *HAVE_XATTRAT => Ok(Address::At(dir, c_string(name.as_bytes())?)),
+            Self::At(dir, name) if *xattrat::IS_THERE => Ok(Address::At(dir, c_string(name.as_bytes())?)),
             Self::At(dir, name) => {
                 let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
                 path.extend_from_slice(name.as_bytes());

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::LazyLock;
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -29,10 +30,8 @@ fn size(len: usize) -> u32 {
 }
 
 /// Whether the kernel has them, and lets this process call them.
-pub(super) fn is_there() -> bool {
-    let root = rustix::fs::CWD;
-    !matches!(list(root, c"/", &mut []), Err(Errno::NOSYS | Errno::PERM))
-}
+pub(super) static IS_THERE: LazyLock<bool> =
+    LazyLock::new(|| !matches!(list(rustix::fs::CWD, c"/", &mut []), Err(Errno::NOSYS | Errno::PERM)));
 
 /// `getxattr` of `name` in `dir` itself.
 pub(super) fn get(dir: BorrowedFd<'_>, name: &CStr, key: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
