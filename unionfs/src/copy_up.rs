@@ -21,6 +21,9 @@ use crate::sys::{at, copy, credentials};
 use crate::union::{Counters, UnionFs};
 use crate::xattr::copied_as;
 
+/// Files up to this size that occupy blocks for all their bytes are not searched for holes.
+const SMALL: u64 = 64 * 1024;
+
 /// How much of an object a change needs in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
@@ -134,7 +137,7 @@ impl UnionFs {
     }
 
     fn source(&self, inode: &Arc<Inode>) -> Result<Source> {
-        let (link, file, inode_has_data_elsewhere) = {
+        let (link, file, elsewhere) = {
             let state = inode.state.read();
             let elsewhere = matches!(&state.body, Body::File(file) if file.data.is_some());
             let file = match &state.body {
@@ -151,7 +154,7 @@ impl UnionFs {
         // Of a lower file that is no metacopy these are its data's attributes too.
         if let Some(FileSource { data: Some(data), upper, .. }) = &file
             && attr.format() == libc::S_IFREG
-            && (upper.is_some() || inode_has_data_elsewhere)
+            && (upper.is_some() || elsewhere)
         {
             attr.size = self.layer(data.layer).attr(&data.dir, &data.name)?.size;
         }
@@ -274,7 +277,8 @@ impl UnionFs {
 
     fn copy_data(&self, file: &FileSource, attr: &Attr, depth: Depth, to: BorrowedFd<'_>) -> Result<()> {
         let size = attr.size;
-        let may_have_holes = attr.blocks.saturating_mul(512) < size;
+        // Blocks that hold no data count too, so that only of a small file their number tells enough.
+        let may_have_holes = size > SMALL || attr.blocks.saturating_mul(512) < size;
         let Some(data) = &file.data else {
             return Err(Refusal::UnknownInode.into());
         };
