@@ -229,13 +229,12 @@ impl UnionFs {
             return self.fill_metacopy(inode, source, file, depth);
         }
         let staging = upper.staging().as_fd();
-        let nameless = at::tmpfile(staging, 0o600)?;
-        let staged = nameless.is_none().then(|| upper.stage());
-        let (copy, made) = match (nameless, &staged) {
-            (None, Some(staged)) => {
-                (at::create(staging, &staged.name, OFlags::RDWR, 0o600)?, Made::Named(&staged.name))
+        let (copy, staged) = match at::tmpfile(staging, 0o600)? {
+            Some(copy) => (copy, None),
+            None => {
+                let staged = upper.stage();
+                (at::create(staging, &staged.name, OFlags::RDWR, 0o600)?, Some(staged))
             }
-            (nameless, _) => (nameless.ok_or(Refusal::Unsupported)?, Made::Nameless),
         };
         let target = Target::Fd(copy.as_fd());
         if with_data {
@@ -253,9 +252,9 @@ impl UnionFs {
         if with_data && source.attr.size > 0 {
             upper.make_durable(copy.as_fd())?;
         }
-        let made = match made {
-            Made::Nameless => Made::File(&copy),
-            other => other,
+        let made = match &staged {
+            Some(staged) => Made::Named(&staged.name),
+            None => Made::File(&copy),
         };
         if file.upper.is_some() {
             upper.markers.set_ino(target, inode.ino)?;
@@ -360,7 +359,6 @@ impl UnionFs {
                 &second.name
             }
             Made::Named(name) => name,
-            Made::Nameless => return Err(Refusal::UnknownInode.into()),
         };
         self.keep_times(&link.parent, || {
             let mut state = inode.state.write();
@@ -406,7 +404,6 @@ impl UnionFs {
         let target = match made {
             Made::File(copy) => Target::Fd(copy.as_fd()),
             Made::Named(name) => Target::At(upper.staging().as_fd(), name),
-            Made::Nameless => return Err(Refusal::UnknownInode.into()),
         };
         upper.markers.set_ino(target, inode.ino)?;
         upper.markers.set_origin(target, &origin)?;
@@ -428,7 +425,6 @@ impl UnionFs {
                 Made::Named(name) => {
                     at::rename(upper.staging().as_fd(), name, index.as_fd(), &key, RenameFlags::NOREPLACE)?
                 }
-                Made::Nameless => {}
             }
             if let Body::File(body) = &mut state.body {
                 body.upper = Some(UpperFile::Indexed(key.clone()));
@@ -456,7 +452,6 @@ impl UnionFs {
         let target = match made {
             Made::File(copy) => Target::Fd(copy.as_fd()),
             Made::Named(name) => Target::At(upper.staging().as_fd(), name),
-            Made::Nameless => return Err(Refusal::UnknownInode.into()),
         };
         // Symlinks and special files hold no user.* attributes: their number is kept in memory alone.
         match upper.markers.set_ino(target, inode.ino) {
@@ -475,7 +470,6 @@ impl UnionFs {
                 Made::Named(name) => {
                     at::rename(upper.staging().as_fd(), name, parent.as_fd(), &link.name, RenameFlags::NOREPLACE)?;
                 }
-                Made::Nameless => {}
             }
             if let Body::File(body) = &mut state.body {
                 body.upper = Some(UpperFile::Named);
@@ -497,7 +491,6 @@ impl UnionFs {
                 at::unlink(staging, name)?;
                 fd
             }
-            Made::Nameless => return Err(Refusal::UnknownInode.into()),
         };
         let mut state = inode.state.write();
         if let Body::File(body) = &mut state.body {
@@ -592,8 +585,6 @@ enum Made<'a> {
     Named(&'a OsString),
     /// A nameless file.
     File(&'a OwnedFd),
-    /// A nameless file that is still being built.
-    Nameless,
 }
 
 /// An object under construction.
