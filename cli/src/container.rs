@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Port(port::Args),
     Events(events::Args),
+    #[command(hide = true)]
+    RemoveTree(remove::Args),
 }
 
 /// The commands of `lamel container`: all of them, as docker groups them.
@@ -135,6 +137,7 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => quietly(inspect::run(&args)),
         Command::Port(args) => quietly(port::run(&args)),
         Command::Events(args) => quietly(events::run(&args)),
+        Command::RemoveTree(args) => quietly(remove::run(&args)),
     }
 }
 
