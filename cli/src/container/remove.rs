@@ -70,14 +70,14 @@ fn remove_as(dir: &Path, ids: &Ids) -> Result<()> {
     helper.arg("remove-tree").arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = helper.spawn().context("lamel remove-tree")?;
     let mut ready = [0];
-    let begun = match (child.stdout.take(), child.stdin.take()) {
-        (Some(mut out), Some(mut into)) if out.read_exact(&mut ready).is_ok() => {
-            let given = give(i32::try_from(child.id())?, &ids.uids, &ids.gids);
-            // Without ids it hears the end of its input, and ends.
-            given.map_err(anyhow::Error::from).and_then(|()| into.write_all(&ready).context("lamel remove-tree"))
-        }
-        _ => Ok(()),
-    };
+    let mut begun = Ok(());
+    // Without ids it hears the end of its input, and ends.
+    if let (Some(mut out), Some(mut into)) = (child.stdout.take(), child.stdin.take())
+        && out.read_exact(&mut ready).is_ok()
+    {
+        let given = give(i32::try_from(child.id())?, &ids.uids, &ids.gids);
+        begun = given.map_err(anyhow::Error::from).and_then(|()| into.write_all(&ready).context("lamel remove-tree"));
+    }
     let out = child.wait_with_output().context("lamel remove-tree")?;
     begun?;
     if !out.status.success() {

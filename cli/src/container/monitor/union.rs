@@ -16,6 +16,7 @@ use lamel_unionfs::Options;
 use lamel_unionfs::layer::Layer;
 use lamel_unionfs::mount;
 use lamel_unionfs::options::{IdRange, XattrPermissions};
+use rustix::fs::XattrFlags;
 
 use super::super::record::Record;
 
@@ -39,8 +40,16 @@ pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
         if is_root {
             // The kernel takes the ids of the container's namespace for those of the host.
             (options.ownership.uid_map, options.ownership.gid_map) = (ranges(uids), ranges(gids));
-        } else if matches!(uids, [only] if only.size() == 1) {
-            options.ownership.xattr_permissions = XattrPermissions::User;
+        } else if let ([uid], [gid]) = (uids, gids)
+            && uid.size() == 1
+        {
+            if uid.container_id() == 0 {
+                options.ownership.xattr_permissions = XattrPermissions::User;
+            } else {
+                // There is no root inside: all that there is belongs to the one user that there is.
+                options.ownership.squash_uid = Some(uid.container_id());
+                options.ownership.squash_gid = Some(gid.container_id());
+            }
         }
     }
     // Nobody but the container sees it.
@@ -53,8 +62,14 @@ pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
         let upper = record.upper();
         let shown = || upper.display().to_string();
         fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode & 0o7777)).with_context(shown)?;
-        // Who may not give it away shows it as his own.
-        std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
+        if options.ownership.xattr_permissions == XattrPermissions::User {
+            let owner = format!("{}:{}:{:04o}:dir", root.uid, root.gid, root.mode & 0o7777);
+            let name = "user.containers.override_stat";
+            rustix::fs::setxattr(&upper, name, owner.as_bytes(), XattrFlags::empty()).with_context(shown)?;
+        } else {
+            // Who may not give it away shows it as his own.
+            std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
+        }
     }
     let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
     let mounted = mount::mount_over(&options, &below)?;
