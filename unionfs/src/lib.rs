@@ -15,6 +15,7 @@
 //! * What becomes visible was built out of sight and published in one step.
 #![cfg_attr(test, allow(clippy::let_underscore_must_use, reason = "tests"))]
 
+pub mod changeset;
 pub mod diff;
 pub mod error;
 pub mod fuse;
