@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod container;
+mod copy;
 mod diff;
 mod explain;
 mod image;

@@ -82,6 +82,12 @@ fn attributes<'a>(object: &Object<'_>, xattrs: &'a [(Vec<u8>, Vec<u8>)]) -> Attr
     }
 }
 
+/// The stretches of a file of `size` bytes that are written: those that hold data, or all of it where its holes are small.
+pub fn worth_writing(size: u64, data: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let stored = data.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
+    if size == 0 || size.saturating_sub(stored) >= WORTH { data } else { vec![(0, size)] }
+}
+
 fn add_object<W: Write>(writer: &mut Writer<W>, object: &Object<'_>) -> Result<()> {
     let (path, rdev) = (object.path.as_slice(), object.attr.rdev);
     let numbers = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
@@ -104,15 +110,9 @@ fn add_object<W: Write>(writer: &mut Writer<W>, object: &Object<'_>) -> Result<(
 
 fn add_file<W: Write>(writer: &mut Writer<W>, object: &Object<'_>) -> Result<()> {
     let (data, size, xattrs) = (object.data()?, object.attr.size, object.xattrs()?);
-    let stored: u64 = data.stretches().iter().map(|(_, len)| len).sum();
-    let whole = [(0, size)];
-    let stretches = match size.saturating_sub(stored) {
-        WORTH.. => data.stretches(),
-        _ if size == 0 => &[],
-        _ => &whole,
-    };
-    let written = writer.add_file(&object.path, size, stretches, &attributes(object, &xattrs), |out| {
-        data.write::<PackError>(stretches, out)
+    let stretches = worth_writing(size, data.stretches().to_vec());
+    let written = writer.add_file(&object.path, size, &stretches, &attributes(object, &xattrs), |out| {
+        data.write::<PackError>(&stretches, out)
     });
     written.map_err(|error| match error {
         PackError::Write(error) if error.kind() == io::ErrorKind::InvalidData => {

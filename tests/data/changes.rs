@@ -8,7 +8,8 @@ use lamel_image::commit::{Commit, Format, commit};
 use lamel_image::manifest::RunConfig;
 use lamel_image::platform::Platform;
 use lamel_image::{Digest, Store};
-use lamel_unionfs::changeset::Stack;
+use lamel_unionfs::Options;
+use lamel_unionfs::changeset::{Stack, look_up};
 use lamel_unionfs::layer::Layer;
 use lamel_unionfs::options::XattrPermissions;
 
@@ -25,7 +26,7 @@ mv d/sub sub; mkdir d/sub; mv exchange d/exchange
 echo more > d/new; echo more >> d/sub.file; rm merged/deep/leaf; mkdir merged/made; echo x > merged/made/x
 rm -r to-file; echo file > to-file; rm replaced; mkdir replaced; echo x > replaced/x; rm emptied/x
 chmod 600 meta; chown 5:6 owner; setfattr -n user.a -v b dressed; setfattr -x user.note attr; touch -d @1600000000 cap
-ln meta meta2; echo more >> l1; echo n > n1; ln n1 n2; ln n1 d/n3; rm p1
+ln meta meta2; echo more >> l1; echo n > n1; ln n1 n2; ln n1 d/n3; rm p1; mv links linked; echo far >> l4; rm l4
 truncate -s 100M hole; printf tail >> hole; truncate -s 8192 small-hole; printf x >> small-hole
 printf y > newcap; setcap cap_net_admin+ep newcap; printf x > suid; chown 1000 suid; chmod 4755 suid
 mknod zero c 1 5; mknod sda b 8 0; mkfifo pipe; ln -s /nowhere dangling; ln -sf busybox bin/id
@@ -45,6 +46,11 @@ fn stack(store: &Store, upper: &Path, image: &str) -> (Stack, lamel_image::store
 fn commit_upper(place: &Place, upper: &str, image: &str, name: &str, format: Format) -> Digest {
     let store = Store::open(&place.join("store"), &[]).unwrap();
     let (stack, base) = stack(&store, &place.join(upper), image);
+    let work = place.join(&format!(".{upper}.work"));
+    let names = stack.names_to_look_up(&work).unwrap();
+    let mut options = Options::new("/");
+    (options.upper, options.work) = (Some(place.join(upper)), Some(work));
+    look_up(&options, &[store.open_image(&base).unwrap().layer.clone()], &names).unwrap();
     let what = Commit {
         base: Some(&base),
         platform: Platform::host(),
@@ -81,9 +87,6 @@ fn every_kind_of_change_comes_back() {
     let how = Compare { dir_mtime: true, ..Compare::CONTENT };
     place.run("mkdir upper && lamel mount -o suid,dev base:1 --upper upper mnt");
     run_in(&place.join("mnt"), CHANGES);
-    // The names of a file that was changed through another one come into the upper when they are looked up.
-    run_in(&place.join("mnt"), "cat l2 d/l3");
-    let before = dump(&place.join("mnt"));
     place.run("lamel umount mnt");
     let digest = commit_upper(&place, "upper", "base:1", "new:1", Format::Oci);
     assert_eq!(
@@ -92,7 +95,6 @@ fn every_kind_of_change_comes_back() {
         "the same upper, the same layer"
     );
     place.run("lamel mount -o suid,dev base:1 --upper upper mnt");
-    assert_same("remounted", &before, &dump(&place.join("mnt")), how);
     assert_equal(&place, "new:1", how);
     assert_equal(&place, "new:2", how);
     place.run("lamel verify new:1 && lamel verify new:2");
@@ -114,7 +116,7 @@ fn other_tools_see_the_same_tree() {
     let place = Place::new();
     place.run("mkdir upper && lamel mount -o suid,dev base:1 --upper upper mnt");
     run_in(&place.join("mnt"), CHANGES);
-    run_in(&place.join("mnt"), "cat l2 d/l3; setfattr -x trusted.overlay.opaque only/dirs");
+    run_in(&place.join("mnt"), "setfattr -x trusted.overlay.opaque only/dirs");
     place.run("lamel umount mnt");
     commit_upper(&place, "upper", "base:1", "new:1", Format::Oci);
     place.run("lamel mount -o suid,dev base:1 --upper upper mnt");
@@ -149,8 +151,8 @@ fn a_layer_lists_what_changed_and_nothing_else() {
     let (stack, _) = stack(&store, &place.join("upper"), "base:1");
     let tar = write_changes(&stack, Vec::new()).unwrap();
     std::fs::write(place.join("layer.tar"), &tar).unwrap();
-    let want = "./\n.wh.gone\n.wh.renamed\nd/\nd/new\nmeta\nmeta2\nmoved/\nmoved/a\nmoved/b\nmoved/inner/\nmoved/inner/x/\n\
-        moved/inner/x/y\nopaque/\nopaque/.wh..wh..opq\nopaque/x";
+    let want = "./\nd/\nd/new\n.wh.gone\nmeta\nmeta2\nmoved/\nmoved/a\nmoved/b\nmoved/inner/\nmoved/inner/x/\n\
+        moved/inner/x/y\nopaque/\nopaque/.wh..wh..opq\nopaque/x\n.wh.renamed";
     assert_eq!(place.run("tar tf layer.tar"), want);
     assert!(place.run("tar tvf layer.tar meta2").contains("link to meta"));
     assert_eq!(write_changes(&stack, Vec::new()).unwrap(), tar);

@@ -17,6 +17,7 @@ printf 'root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n' > etc/passwd; 
 for name in d/one d/sub/two merged/kept merged/gone merged/deep/leaf opaque/old/x opaque/kept renamed/a renamed/b \
     renamed/inner/x/y two/a/f to-file/in/x gone meta owner dressed exchange/x replaced emptied/x; do printf "$name" > $name; done
 printf 'linked' > l1; ln l1 l2; ln l1 d/l3; printf 'pair' > p1; ln p1 merged/p2
+mkdir -p links/in; printf 'far' > l4; ln l4 links/one; ln l4 links/in/two; ln l4 l5
 printf 'setid' > setid; chown 1000:1000 setid; chmod 6755 setid
 printf 'x' > cap; setcap cap_net_raw+ep cap
 printf 'x' > attr; setfattr -n user.note -v 'two words' attr; setfattr -n trusted.note -v t attr

@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use crate::attr::Attr;
 use crate::error::{Error, OpenError, Refusal, Result};
 use crate::inode::{Body, Inode, LowerDir, ROOT_INO};
-use crate::layer::{Content, Layer, Listed};
+use crate::layer::{Content, Layer, Listed, origin_of};
 use crate::options::{Options, XattrPermissions};
 use crate::sparse::SparseFile;
+use crate::sys::at;
 use crate::union::UnionFs;
 use crate::whiteout::is_bookkeeping_xattr;
 
@@ -129,6 +130,36 @@ impl Stack {
         Ok(())
     }
 
+    /// Paths under which a file may be shown that was changed through another of its names, and that the upper does not have
+    /// yet: a mount gives it each of them when it is first looked up. `work` is the upper's workdir.
+    ///
+    /// # Errors
+    /// A layer cannot be read.
+    pub fn names_to_look_up(&self, work: &Path) -> Result<Vec<PathBuf>, WalkError> {
+        let origins = origins(&work.join("index")).map_err(|source| WalkError { path: "/".into(), source })?;
+        if origins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for layer in &self.union.lowers {
+            let found = layer.names_of(&origins, &mut |path| names.push(PathBuf::from(path)));
+            found.map_err(|source| WalkError { path: "/".into(), source })?;
+        }
+        // Below a directory that was renamed they are somewhere else.
+        self.changes(&mut |member| {
+            let (path, object) = match member {
+                Member::Object(object) => (object.path.as_slice(), object),
+                Member::Link { path, object, .. } => (path, object),
+                _ => return Ok::<(), WalkError>(()),
+            };
+            if !object.attr.is_dir() && object.attr.nlink > 1 && !object.is_changed() {
+                names.push(shown(path));
+            }
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
     fn forget(&self, inode: Arc<Inode>) {
         let ino = inode.ino;
         drop(inode);
@@ -147,6 +178,14 @@ pub struct Object<'a> {
 }
 
 impl Object<'_> {
+    /// Whether the topmost layer has it, and not only a directory above it.
+    fn is_changed(&self) -> bool {
+        match &self.inode.state.read().body {
+            Body::File(file) => file.lower.as_ref().is_some_and(|lower| lower.layer == 0),
+            Body::Dir(dir) => dir.lowers.first().is_some_and(|lower| lower.layer == 0),
+        }
+    }
+
     fn failed(&self, source: Error) -> WalkError {
         WalkError { path: shown(&self.path), source }
     }
@@ -300,6 +339,54 @@ fn next_on_disk(file: &OwnedFd, at: u64) -> Result<Option<(u64, u64)>> {
         Err(errno) => return Err(failed(errno)),
     };
     rustix::fs::seek(file, SeekFrom::Hole(start)).map(|end| Some((start, end))).map_err(failed)
+}
+
+/// What the index of hard links holds: the origins of the files that were changed.
+fn origins(index: &Path) -> Result<Vec<Vec<u8>>> {
+    use std::os::fd::AsFd as _;
+    let failed = |errno| Error::call("open", index.as_os_str(), errno);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match rustix::fs::open(index, flags, rustix::fs::Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        opened => opened.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    at::list(dir.as_fd(), |name, _, _| {
+        found.extend(origin_of(name));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Looks paths up in a union that nobody has mounted, as a program in it would do.
+///
+/// # Errors
+/// The layers cannot be used, or looked into.
+pub fn look_up(options: &Options, below: &[Arc<dyn Layer>], paths: &[PathBuf]) -> Result<(), LookUpError> {
+    let union = UnionFs::open_over(options, below)?;
+    for path in paths {
+        let mut at = union.inodes.get(ROOT_INO).map_err(|source| WalkError { path: path.clone(), source })?;
+        for name in path.iter().skip(1) {
+            let found = match at.is_dir() {
+                true => union.lookup(&at, name).map_err(|source| WalkError { path: path.clone(), source })?,
+                false => None,
+            };
+            let Some((inode, _)) = found else { break };
+            at = inode;
+        }
+    }
+    Ok(())
+}
+
+/// Why paths are not looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum LookUpError {
+    /// The stack cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A layer cannot be read.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
 }
 
 /// A directory that is being walked.
