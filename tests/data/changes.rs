@@ -122,7 +122,8 @@ fn other_tools_see_the_same_tree() {
     place.run("lamel mount -o suid,dev base:1 --upper upper mnt");
     let podman = "timeout -k 5 100 podman --root $PWD/graph --runroot $PWD/run --storage-driver vfs";
     place.run(&format!(
-        "lamel save -q --format docker-archive -o x.tar new:1 && {podman} load -q -i x.tar >&2
+        "lamel save --format docker-archive -o x.tar new:1
+         {podman} load -q -i x.tar >&2
          ln -sfn $({podman} image mount new:1) podman"
     ));
     let theirs = place.join("podman").canonicalize().unwrap();
