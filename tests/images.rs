@@ -11,6 +11,8 @@ mod chaos;
 mod commands;
 #[path = "images/equal.rs"]
 mod equal;
+#[path = "images/export.rs"]
+mod export;
 #[path = "images/hostile.rs"]
 mod hostile;
 #[path = "images/looks.rs"]

@@ -3,6 +3,7 @@
 mod cat;
 pub(crate) mod diff;
 pub(crate) mod explain;
+mod export;
 mod find;
 mod history;
 mod human;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Stat(stat::Args),
     Find(find::Args),
+    Export(export::Args),
 }
 
 /// Does it.
@@ -76,5 +78,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cat(args) => cat::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Find(args) => find::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
