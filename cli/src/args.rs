@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
-use crate::{bench, container, diff, explain, image, launch, mount, run as runner, r#try as trial};
+use crate::{bench, container, diff, explain, image, launch, mount, run as runner, r#try as trial, volume};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -32,6 +32,7 @@ enum Command {
     Run(Box<runner::Args>),
     #[command(flatten)]
     Container(container::Command),
+    Volume(volume::Args),
     Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
@@ -87,6 +88,7 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Run(args) => return runner::run(&args, &lamel.log),
         Command::Container(command) => return container::run(command, &lamel.log),
+        Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };

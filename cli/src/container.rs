@@ -3,13 +3,14 @@
 //! Reading order: `settings` and `state` (what is on the disk), `record` and `records` (one container, and all of
 //! them), then the commands.
 
+pub(crate) mod namespace;
 pub(crate) mod record;
 pub(crate) mod records;
 pub(crate) mod settings;
 pub(crate) mod state;
 
 mod names;
-mod remove;
+pub(crate) mod remove;
 mod rename;
 
 use std::process::ExitCode;

@@ -1,9 +1,8 @@
-//! Trees as tars and back, by descriptors: nothing leads out of the root that a path is resolved in, and nothing in
-//! it is ever executed.
+//! Copying trees by descriptors: one side writes a tar ([`lamel_image::archive::export_tree`]), the other reads it. Nothing
+//! leads out of the root that a path is resolved in, and nothing in it is ever executed.
 //!
-//! Reading order: [`root`] (how a path is resolved), [`pack`], [`unpack`].
+//! Reading order: [`root`] (how a path is resolved), [`unpack`].
 
-pub(crate) mod pack;
 pub(crate) mod root;
 pub(crate) mod unpack;
 
@@ -12,9 +11,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Result, anyhow};
 use rustix::fs::{Mode, OFlags};
-
-/// The largest xattr that the kernel keeps, and the longest list of their names.
-const MAX_XATTR: usize = 64 * 1024;
 
 /// The magic link of an own descriptor, for calls that an `O_PATH` descriptor is of no use for.
 fn proc_path(fd: &OwnedFd) -> String {

@@ -6,7 +6,7 @@ pub(crate) mod explain;
 mod export;
 mod find;
 mod history;
-mod human;
+pub(crate) mod human;
 mod images;
 mod import;
 mod inside;
@@ -20,7 +20,7 @@ mod save;
 mod stat;
 mod store;
 mod tag;
-mod template;
+pub(crate) mod template;
 mod tree;
 mod verify;
 

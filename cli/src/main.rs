@@ -13,6 +13,7 @@ mod mount;
 mod output;
 mod run;
 mod r#try;
+mod volume;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -83,7 +83,7 @@ fn attributes<'a>(object: &Object<'_>, xattrs: &'a [(Vec<u8>, Vec<u8>)]) -> Attr
 }
 
 /// The stretches of a file of `size` bytes that are written: those that hold data, or all of it where its holes are small.
-pub fn worth_writing(size: u64, data: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+fn worth_writing(size: u64, data: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     let stored = data.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
     if size == 0 || size.saturating_sub(stored) >= WORTH { data } else { vec![(0, size)] }
 }

@@ -23,8 +23,7 @@ pub(super) struct Args {
 /// Tells.
 pub(super) fn run(args: &Args) -> Result<()> {
     let (volumes, _) = super::volumes(&args.store)?;
-    let found: Vec<Value> =
-        args.names.iter().map(|name| Ok(volumes.get(name)?.json())).collect::<Result<_>>()?;
+    let found: Vec<Value> = args.names.iter().map(|name| Ok(volumes.get(name)?.json())).collect::<Result<_>>()?;
     match args.format.as_deref() {
         None | Some("json") => print([serde_json::to_vec_pretty(&found)?]),
         Some(text) => {

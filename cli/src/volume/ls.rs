@@ -79,7 +79,8 @@ impl Filter {
             let mut same = filters.iter().filter(|other| std::mem::discriminant(*other) == kind);
             let fits = match filter {
                 Self::Label(..) => filter.passes(volume, containers)?,
-                _ => same.try_fold(false, |fits, other| Ok::<_, anyhow::Error>(fits || other.passes(volume, containers)?))?,
+                _ => same
+                    .try_fold(false, |fits, other| Ok::<_, anyhow::Error>(fits || other.passes(volume, containers)?))?,
             };
             if !fits {
                 return Ok(false);

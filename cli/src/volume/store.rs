@@ -143,7 +143,8 @@ impl Volumes {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| self.root.display().to_string())?,
         };
-        let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         let found = |name: String| match self.find(&name) {
             Ok(volume) => volume,
@@ -243,10 +244,10 @@ pub(super) fn size(dir: &Path) -> io::Result<u64> {
 
 /// The containers that use a volume, running or not, by name and id.
 pub(super) fn users(containers: &Containers, name: &str) -> Result<Vec<String>> {
-    let uses = |record: &&crate::container::record::Record| record.settings.volumes.iter().any(|used| used.name == name);
-    let shown = |record: &crate::container::record::Record| {
-        format!("{} ({})", record.settings.name, short(record.id()))
-    };
+    let uses =
+        |record: &&crate::container::record::Record| record.settings.volumes.iter().any(|used| used.name == name);
+    let shown =
+        |record: &crate::container::record::Record| format!("{} ({})", record.settings.name, short(record.id()));
     Ok(containers.list()?.iter().filter(uses).map(shown).collect())
 }
 
