@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
-use crate::{bench, container, diff, explain, image, launch, mount, run as runner, r#try as trial, volume};
+use crate::{bench, container, diff, explain, image, launch, mount, r#try as trial, volume};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -29,7 +29,6 @@ enum Command {
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
-    Run(Box<runner::Args>),
     #[command(flatten)]
     Container(container::Command),
     Volume(volume::Args),
@@ -86,7 +85,6 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
-        Command::Run(args) => return runner::run(&args, &lamel.log),
         Command::Container(command) => return container::run(command, &lamel.log),
         Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),
         Command::Try(args) => return trial::run(&args, &lamel.log),

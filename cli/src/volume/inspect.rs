@@ -4,8 +4,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::image::StoreArgs;
-use crate::image::template::Template;
 use crate::output::print;
+use crate::output::template::Template;
 
 /// Tell all about volumes
 #[derive(Debug, clap::Args)]

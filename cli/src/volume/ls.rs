@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use super::store::{Volume, users};
 use crate::container::records::Containers;
 use crate::image::StoreArgs;
-use crate::image::human::columns;
-use crate::image::template::Template;
+use crate::output::human::columns;
 use crate::output::print;
+use crate::output::template::Template;
 
 /// List volumes
 #[derive(Debug, clap::Args)]
@@ -118,6 +118,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return print(lines.into_iter().map(String::into_bytes));
     }
     let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
-    let rows: Vec<Vec<String>> = [template.header()].iter().chain(&lines).map(cells).collect();
+    let rows: Vec<Vec<String>> = [template.header("")].iter().chain(&lines).map(cells).collect();
     print(columns(&rows))
 }

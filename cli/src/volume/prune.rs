@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::ls::Filter;
 use super::store::{size, users};
 use crate::image::StoreArgs;
-use crate::image::human;
+use crate::output::human;
 use crate::output::print;
 
 /// Remove the volumes that no container uses; those with a name stay unless --all is given
