@@ -18,9 +18,13 @@ pub(crate) mod terminal;
 pub(crate) mod wire;
 
 mod attach;
+mod commit;
 mod create;
+pub(crate) mod diff;
+pub(crate) mod export;
 mod health;
 mod kill;
+mod layers;
 mod log;
 mod names;
 mod pause;
@@ -60,6 +64,7 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Rm(rm::Args),
     Rename(rename::Args),
+    Commit(commit::Args),
 }
 
 /// Does it; the exit status is this program's.
@@ -78,6 +83,7 @@ pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|error| {
         complain("lamel", &error);

@@ -12,7 +12,7 @@ mod client;
 mod life;
 mod serve;
 mod stdio;
-mod union;
+pub(crate) mod union;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

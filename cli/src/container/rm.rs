@@ -36,7 +36,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn is_missing(error: &anyhow::Error) -> bool {
+/// Whether an error says that there is no such container.
+pub(super) fn is_missing(error: &anyhow::Error) -> bool {
     error.to_string().starts_with("No such container")
 }
 

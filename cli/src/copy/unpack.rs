@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -381,7 +381,7 @@ struct Holes<'a> {
     end: u64,
 }
 
-impl io::Write for Holes<'_> {
+impl Write for Holes<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = bytes.get(..PIECE).unwrap_or(bytes);
         if piece.len() < PIECE || piece.iter().any(|byte| *byte != 0) {
@@ -408,7 +408,7 @@ struct Stretches<'a, I> {
     now: Option<u64>,
 }
 
-impl<'a, I: Iterator<Item = &'a Extent>> io::Write for Stretches<'a, I> {
+impl<'a, I: Iterator<Item = &'a Extent>> Write for Stretches<'a, I> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let left = loop {
             match self.now {

@@ -10,7 +10,7 @@ use lamel_image::view::{View, ViewError};
 use rustix::fs::{Mode, OFlags};
 
 use super::store::Volume;
-use crate::container::namespace;
+use crate::container::namespace::{self, Ids};
 use crate::copy::root::Root;
 use crate::copy::through_pipe;
 use crate::copy::unpack::{Owner, Unpack};
@@ -49,7 +49,7 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
     };
     let copy = move || source.copy_to(&data);
     let copied = match maps.filter(|_| !rustix::process::geteuid().is_root()) {
-        Some(maps) => namespace::aside(Some(maps), false, copy),
+        Some(maps) => namespace::aside(Ids::Mapped(maps), false, copy),
         None => copy(),
     };
     copied.with_context(|| format!("filling the volume {} from {}", volume.about.name, path.display()))
