@@ -19,6 +19,7 @@ pub(crate) mod wire;
 
 mod attach;
 mod commit;
+mod cp;
 mod create;
 pub(crate) mod diff;
 pub(crate) mod export;
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Rename(rename::Args),
     Commit(commit::Args),
+    Cp(cp::Args),
 }
 
 /// Does it; the exit status is this program's.
@@ -83,6 +85,7 @@ pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cp(args) => cp::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|error| {

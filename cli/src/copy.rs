@@ -10,16 +10,10 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Result, anyhow};
-use rustix::fs::{Mode, OFlags};
 
 /// The magic link of an own descriptor, for calls that an `O_PATH` descriptor is of no use for.
 fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// Opens what a descriptor refers to with other flags.
-fn reopen(fd: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(proc_path(fd), flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Lets one side write a tar while the other reads it. What the writing side says of an error says more: it is told

@@ -1,7 +1,9 @@
 //! `lamel volume`: directories that outlive containers, a file for each subcommand.
 //!
-//! Reading order: [`store`] (what is on the disk), [`fill`] (where their first content comes from), the commands.
+//! Reading order: [`store`] (what is on the disk), [`fill`] (where their first content comes from), [`attach`] (how a
+//! container gets them), the commands.
 
+pub(crate) mod attach;
 mod create;
 pub(crate) mod fill;
 mod inspect;
@@ -14,6 +16,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::container::records::Containers;
+use crate::container::settings::Settings;
 use crate::image::StoreArgs;
 use store::Volumes;
 
@@ -46,8 +49,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Removes the volumes that were made for a container alone, which is no longer known itself.
+pub(crate) fn discard_own(containers: &Containers, settings: &Settings) {
+    let own: Vec<String> =
+        settings.volumes.iter().filter(|used| used.anonymous).map(|used| used.name.clone()).collect();
+    if own.is_empty() {
+        return;
+    }
+    match Volumes::open(containers.store()) {
+        Ok(volumes) => volumes.remove_anonymous(own, containers),
+        Err(error) => tracing::warn!("volumes: {error:#}"),
+    }
+}
+
 /// The volumes of a store, and the containers that may use them.
 fn volumes(store: &StoreArgs) -> Result<(Volumes, Containers)> {
-    let root = store.path()?;
-    Ok((Volumes::open(&root)?, Containers::open(&root)?))
+    let containers = Containers::open(&store.path()?)?;
+    Ok((Volumes::open(containers.store())?, containers))
 }

@@ -41,6 +41,9 @@ pub(crate) fn export(store: &StoreArgs, record: &Record, output: &Path) -> Resul
     running.sync();
     layers.work(&running, |layers| {
         let stack = layers.stack(&running)?;
-        write_archive(&output, |out| Ok(drop(write_tree(&stack, out)?)))
+        write_archive(&output, |out| {
+            write_tree(&stack, out)?;
+            Ok(())
+        })
     })
 }

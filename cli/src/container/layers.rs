@@ -92,7 +92,7 @@ impl Layers {
 }
 
 /// The ids of a container that has its own.
-pub(super) fn maps(spec: &Spec) -> Option<Maps> {
+pub(crate) fn maps(spec: &Spec) -> Option<Maps> {
     let linux = spec.linux().as_ref()?;
     Some(Maps { uids: linux.uid_mappings().clone()?, gids: linux.gid_mappings().clone()? })
 }
@@ -104,7 +104,6 @@ pub(super) struct Running {
     pub(super) monitor: Option<i32>,
     /// It was never started.
     pub(super) fresh: bool,
-    #[expect(dead_code, reason = "held, not read")]
     paused: Option<Paused>,
     _hold: Option<Hold>,
 }
@@ -164,7 +163,9 @@ impl Drop for Paused {
         {
             crate::launch::complain("lamel", &error.context("letting the container go on; say: lamel unpause"));
         }
-        self.registered.drain(..).for_each(|id| drop(signal_hook::low_level::unregister(id)));
+        for id in self.registered.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
         if let Some(signal) = i32::try_from(self.signal.load(Ordering::Acquire)).ok().filter(|signal| *signal > 0) {
             signal_hook::low_level::emulate_default_handler(signal).ok();
         }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_image::decompress::{Decompressed, Expansion};
@@ -20,8 +20,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::proc_path;
 use super::root::{Root, components};
-use super::{proc_path, reopen};
 
 /// Bytes that are written at once.
 const PIECE: usize = 128 * 1024;
@@ -29,7 +29,6 @@ const PIECE: usize = 128 * 1024;
 const SET_ID: u32 = 0o6000;
 
 /// Who owns what is made, and what else of the source it keeps.
-#[derive(Clone, Debug)]
 pub(crate) enum Owner {
     /// Whoever copies: set-id bits, devices and attributes of the system stay behind.
     Me,
@@ -37,6 +36,14 @@ pub(crate) enum Owner {
     Fixed(u32, u32),
     /// As the source says; where that cannot be, whoever copies.
     Kept,
+    /// The same, by other numbers.
+    Shifted(Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>),
+}
+
+impl Owner {
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept | Self::Shifted(_))
+    }
 }
 
 /// Where members go.
@@ -188,7 +195,7 @@ impl State<'_> {
                 rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
                 self.dress_directory(&open_dir(dir, name)?, names, member)
             }
-            Some(FileType::Directory) if matches!(self.unpack.owner, Owner::Kept) => {
+            Some(FileType::Directory) if self.unpack.owner.is_kept() => {
                 self.dress_directory(&open_dir(dir, name)?, names, member)
             }
             Some(FileType::Directory) => Ok(()),
@@ -251,7 +258,7 @@ impl State<'_> {
         kind: FileType,
         (major, minor): (u32, u32),
     ) -> Result<()> {
-        if !matches!(self.unpack.owner, Owner::Kept) {
+        if !self.unpack.owner.is_kept() {
             self.lost.devices += 1;
             return Ok(());
         }
@@ -297,10 +304,11 @@ impl State<'_> {
         member: &Member,
         chown: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
     ) -> Result<()> {
-        let (uid, gid) = match self.unpack.owner {
+        let (uid, gid) = match &self.unpack.owner {
             Owner::Me => return Ok(()),
-            Owner::Fixed(uid, gid) => (uid, gid),
+            Owner::Fixed(uid, gid) => (*uid, *gid),
             Owner::Kept => (member.uid, member.gid),
+            Owner::Shifted(shift) => shift(member.uid, member.gid),
         };
         match chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
             // A plain user, and one who has no such id in this user namespace.
@@ -311,7 +319,7 @@ impl State<'_> {
     }
 
     fn mode(&self, member: &Member) -> Mode {
-        let taken = if matches!(self.unpack.owner, Owner::Kept) { 0 } else { SET_ID };
+        let taken = if self.unpack.owner.is_kept() { 0 } else { SET_ID };
         // A directory's set-group-id bit gives no rights to a program.
         let taken = if member.kind == Kind::Dir { taken & !0o2000 } else { taken };
         Mode::from_raw_mode(member.mode & !taken)
@@ -320,7 +328,7 @@ impl State<'_> {
     fn set_xattrs(&self, path: &str, xattrs: &[Xattr]) -> Result<()> {
         for Xattr { name, value } in xattrs {
             let users = name.starts_with(b"user.");
-            if !users && !matches!(self.unpack.owner, Owner::Kept) {
+            if !users && !self.unpack.owner.is_kept() {
                 continue;
             }
             match rustix::fs::setxattr(path, &**name, value, XattrFlags::empty()) {
@@ -433,13 +441,4 @@ impl<'a, I: Iterator<Item = &'a Extent>> Write for Stretches<'a, I> {
 
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-/// Opens a directory of the host to unpack into.
-pub(crate) fn host_directory(path: &Path) -> Result<Root> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).with_context(|| path.display().to_string())?;
-    // Read once, so that what cannot be used is told before anything is copied.
-    reopen(&fd, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| path.display().to_string())?;
-    Ok(Root::confined(fd))
 }

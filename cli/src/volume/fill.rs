@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use lamel_image::archive::{Mounts, export_from, export_tree};
-use lamel_image::view::{View, ViewError};
+use lamel_image::store::{Image, Opened, Store};
+use lamel_image::view::{Object, View, ViewError};
 use rustix::fs::{Mode, OFlags};
 
 use super::store::Volume;
@@ -19,7 +20,7 @@ use crate::run::identity::Maps;
 /// Where a container's files are before it is started.
 pub(crate) enum Files<'a> {
     /// In an image.
-    Image(&'a View),
+    Image(&'a Store, &'a Image),
     /// In a directory.
     Directory(&'a Path),
 }
@@ -33,11 +34,15 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
         return Ok(());
     }
     let source = match files {
-        Files::Image(view) => match view.resolve(path.as_os_str().as_encoded_bytes(), true) {
-            Ok(found) if found.attr.is_dir() => Source::Image(view, found),
-            Ok(_) | Err(ViewError::NotFound(_) | ViewError::NotDirectory(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        },
+        Files::Image(store, image) => {
+            let opened = store.open_image(image)?;
+            let view = View::new(opened.layer.clone());
+            match view.resolve(path.as_os_str().as_encoded_bytes(), true) {
+                Ok(found) if found.attr.is_dir() => Source::Image(opened, view, found),
+                Ok(_) | Err(ViewError::NotFound(_) | ViewError::NotDirectory(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Files::Directory(root) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let fd = rustix::fs::open(*root, flags, Mode::empty()).with_context(|| root.display().to_string())?;
@@ -56,19 +61,19 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
 }
 
 /// A directory that was found.
-enum Source<'a> {
-    Image(&'a View, lamel_image::view::Object),
+enum Source {
+    Image(Opened, View, Object),
     Directory(OwnedFd),
 }
 
-impl Source<'_> {
+impl Source {
     fn copy_to(self, data: &Path) -> Result<()> {
         let fd = rustix::fs::open(data, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let root = Root::confined(fd);
         let unpack = Unpack { root: &root, base: ".".into(), owner: Owner::Kept, with_root: true };
         through_pipe(
             |out| match self {
-                Self::Image(view, top) => Ok(export_from(view, top, out)?),
+                Self::Image(_in_use, view, top) => Ok(export_from(&view, top, out)?),
                 Self::Directory(dir) => Ok(drop(export_tree(dir, b".", Mounts::Skip, out)?)),
             },
             |tar| unpack.run(tar).map(drop),

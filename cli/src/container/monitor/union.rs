@@ -20,6 +20,9 @@ use super::super::record::Record;
 /// Where an upper keeps owners that this user may not give (containers/storage).
 const OVERRIDE_STAT: &str = "user.containers.override_stat";
 
+/// How long somebody who still looks into it is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The mounted union.
 pub(crate) struct Union {
     place: PathBuf,
@@ -98,7 +101,7 @@ fn is_in_user_namespace() -> bool {
 
 impl Union {
     /// Takes it away, and waits until everything is written; `patience` is for those who still look into it.
-    pub(super) fn unmount(self, patience: Option<Duration>) {
+    pub(crate) fn unmount(self, patience: Option<Duration>) {
         if let Err(error) = mount::unmount(&self.place, true) {
             tracing::warn!("unmounting {}: {error}", self.place.display());
         }
