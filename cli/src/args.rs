@@ -32,6 +32,9 @@ enum Command {
     #[command(flatten)]
     Container(container::Command),
     Volume(volume::Args),
+    /// The commands of containers, as docker groups them; and `prune`
+    #[command(subcommand, name = "container")]
+    Containers(container::Group),
     Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
@@ -87,6 +90,7 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Container(command) => return container::run(command, &lamel.log),
         Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),
+        Command::Containers(group) => return container::run_group(group, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };

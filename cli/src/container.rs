@@ -5,11 +5,14 @@
 //! commands.
 
 pub(crate) mod control;
+pub(crate) mod diff;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod monitor;
 pub(crate) mod namespace;
 pub(crate) mod record;
 pub(crate) mod records;
+pub(crate) mod remove;
 pub(crate) mod settings;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -21,20 +24,25 @@ mod attach;
 mod commit;
 mod cp;
 mod create;
-pub(crate) mod diff;
-pub(crate) mod export;
+mod filter;
 mod health;
+mod inspect;
 mod kill;
 mod layers;
+mod listed;
 mod log;
+mod logs;
 mod names;
 mod pause;
-pub(crate) mod remove;
+mod port;
+mod prune;
+mod ps;
 mod rename;
 mod restart;
 mod rm;
 mod run;
 mod stop;
+mod time;
 mod wait;
 
 use std::process::ExitCode;
@@ -67,14 +75,59 @@ pub(crate) enum Command {
     Rename(rename::Args),
     Commit(commit::Args),
     Cp(cp::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Inspect(inspect::Args),
+    Port(port::Args),
+    Events(events::Args),
+}
+
+/// The commands of `lamel container`: all of them, as docker groups them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// List containers
+    #[command(alias = "list")]
+    Ls(ps::Args),
+    Prune(prune::Args),
+    #[command(flatten)]
+    Other(Command),
 }
 
 /// Does it; the exit status is this program's.
 pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
     let runs = matches!(command, Command::Run(_));
-    let done = log.init().and_then(|()| match command {
+    let done = log.init().and_then(|()| perform(command));
+    done.unwrap_or_else(|error| {
+        complain("lamel", &error);
+        match error.downcast_ref::<NotStarted>() {
+            Some(failed) => ExitCode::from(failed.code),
+            None if runs => ExitCode::from(failure_code(&error)),
+            None => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// The same for `lamel container`.
+pub(crate) fn run_group(group: Group, log: &LogArgs) -> ExitCode {
+    let done = match group {
+        Group::Other(command) => return run(command, log),
+        Group::Ls(args) => return run(Command::Ps(args), log),
+        Group::Prune(args) => log.init().and_then(|()| prune::run(&args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain("lamel", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<ExitCode> {
+    let quietly = |done: Result<()>| done.map(|()| ExitCode::SUCCESS);
+    match command {
         Command::Run(args) => run::run(&args),
-        Command::Create(args) => create::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Create(args) => quietly(create::run(&args)),
         Command::Start(args) => start::run(&args),
         Command::Attach(args) => attach::run(&args),
         Command::Stop(args) => stop::run(&args),
@@ -84,18 +137,15 @@ pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
         Command::Unpause(args) => pause::unpause(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
-        Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Cp(args) => cp::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Commit(args) => commit::run(&args).map(|()| ExitCode::SUCCESS),
-    });
-    done.unwrap_or_else(|error| {
-        complain("lamel", &error);
-        match error.downcast_ref::<NotStarted>() {
-            Some(failed) => ExitCode::from(failed.code),
-            None if runs => ExitCode::from(failure_code(&error)),
-            None => ExitCode::FAILURE,
-        }
-    })
+        Command::Cp(args) => quietly(cp::run(&args)),
+        Command::Commit(args) => quietly(commit::run(&args)),
+        Command::Rename(args) => quietly(rename::run(&args)),
+        Command::Ps(args) => quietly(ps::run(&args)),
+        Command::Logs(args) => quietly(logs::run(&args)),
+        Command::Inspect(args) => quietly(inspect::run(&args)),
+        Command::Port(args) => quietly(port::run(&args)),
+        Command::Events(args) => quietly(events::run(&args)),
+    }
 }
 
 /// The containers of a store.
