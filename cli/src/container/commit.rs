@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::layers::{Layers, Running};
 use super::record::Record;
 use crate::image::StoreArgs;
+use crate::launch::{told, warn};
 use crate::output::print;
 
 /// Variables that a container is given by itself, and no image.
@@ -37,9 +38,9 @@ pub(crate) struct Args {
     /// Who makes it
     #[arg(short, long, value_name = "NAME")]
     author: Option<String>,
-    /// Whether a container that runs is paused meanwhile
-    #[arg(short, long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
-    pause: bool,
+    /// Whether a container that runs is paused meanwhile [default: where that is possible]
+    #[arg(short, long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pause: Option<bool>,
     /// Print nothing but the image's id, as is done anyway
     #[arg(short, long)]
     quiet: bool,
@@ -63,7 +64,16 @@ enum FormatArg {
 pub(super) fn run(args: &Args) -> Result<()> {
     let record = super::containers(&args.store)?.find(&args.container)?;
     let layers = Layers::of(&args.store, &record)?;
-    let running = Running::hold(&record, args.pause)?;
+    let running = match (args.pause, Running::hold(&record, args.pause.unwrap_or(true))) {
+        (None, Err(error)) => {
+            warn(&format!(
+                "not paused meanwhile ({}): what it is just writing may be in the image by half",
+                told(&error)
+            ));
+            Running::hold(&record, false)?
+        }
+        (_, held) => held?,
+    };
     running.sync();
     layers.work(&running, |layers| {
         let stack = layers.stack(&running)?;
