@@ -5,7 +5,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use lamel_unionfs::diff::{Change, diff};
+use lamel_image::Store;
+use lamel_unionfs::diff::{Change, diff, diff_over};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -84,12 +85,21 @@ fn show(args: &Args, changes: &[Change]) -> Result<()> {
 
 /// What an upper changes.
 fn of_layers(args: &Args) -> Result<Vec<Change>> {
-    let (upper, lowers) = match (&args.mountpoint, &args.upper) {
+    let (upper, mut lowers) = match (&args.mountpoint, &args.upper) {
         (Some(mountpoint), _) => layers_of(mountpoint)?,
         (None, Some(upper)) => (upper.clone(), args.lower.clone()),
         (None, None) => bail!("give a mountpoint or --upper"),
     };
-    Ok(diff(&upper, &lowers)?)
+    // An image lies below all directories.
+    let Some(source) = lowers.pop_if(|lower| args.mountpoint.is_some() && !lower.is_dir()) else {
+        return Ok(diff(&upper, &lowers)?);
+    };
+    let missing = || format!("the image of {} is no longer in its store", source.display());
+    let root = source.ancestors().nth(3).with_context(missing)?;
+    let store = Store::open(root, &[])?;
+    let image = store.image_of_source(&source)?.with_context(missing)?;
+    let opened = store.open_image(&image)?;
+    Ok(diff_over(&upper, &lowers, &[opened.layer.clone()])?)
 }
 
 /// The layers of a mount, as its daemon names them.
