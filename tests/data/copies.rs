@@ -57,9 +57,9 @@ fn names_follow_docker_s_rules() {
             place.run("rm -rf there && mkdir there");
             // A tar, of whatever compression, into a directory.
             place.run(&format!(
-                "tar c src | lamel cp - {name}:/sticky && tar cz file | lamel cp - {name}:/sticky && tar cJ link | lamel cp - {name}:/sticky"
+                "tar c src | lamel cp - {name}:/emptied && tar cz file | lamel cp - {name}:/emptied && tar cJ link | lamel cp - {name}:/emptied"
             ));
-            assert!(list("/sticky").contains("sticky/file sticky/link sticky/src/ sticky/src/a"), "{who:?}");
+            assert!(list("/emptied").contains("emptied/file emptied/link emptied/src/ emptied/src/a"), "{who:?}");
             let said = place.fails(&format!("tar c file | lamel cp - {name}:/meta"));
             assert!(said.contains("must be a directory"), "{said}");
         }

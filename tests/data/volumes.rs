@@ -8,12 +8,10 @@ use crate::place::{EVERYBODY, Place, Who};
 fn a_volume_is_filled_once_from_what_it_covers() {
     for who in EVERYBODY {
         let place = Place::of(who);
-        let probe = "cd /d; find . | sort | while read f; do stat -c '%n %F %a %u:%g %h %Y' $f; done";
+        let probe = "cd /d; find . | sort | while read f; do stat -c '%n %F %a %u:%g %Y' $f; done";
         std::fs::write(place.join("probe"), probe).unwrap();
         let image = place.run("lamel run --rm --network none base:1 sh -c \"$(cat probe)\"");
         let inside = place.run("lamel run --rm --network none -v vol:/d base:1 sh -c \"$(cat probe)\"");
-        // Of the three names of one file, one is in the volume.
-        let image = image.replace(" 3 1700000000", " 1 1700000000");
         if who == Who::Alone {
             // Nobody else's ids are to be had.
             assert_eq!(inside.replace("0:0", ""), image.replace("65534:65534", "").replace("0:0", ""), "{who:?}");
