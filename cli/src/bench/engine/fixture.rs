@@ -1,14 +1,16 @@
 //! What engines are measured on: an image in lamel's store, the same in a registry and in an archive, and daemons. Made
 //! when the first job needs it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, anyhow};
 use lamel_image::store::Store;
 use lamel_image::view::{Step, View, ViewError};
+use rustix::fs::FileType;
 use rustix::mount::UnmountFlags;
 
 use super::super::plan::{ROOT, Size};
@@ -82,22 +84,14 @@ pub(crate) fn measure(asked: &Asked<'_>, turns: &Turns<'_>, engines: &[Engine], 
     if !asked.userns && rustix::process::geteuid().is_root() {
         rustix::mount::unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH).ok();
     }
-    let fixture = Fixture::new(asked, &say)?;
-    let scratch = asked.base.join("run");
-    let mut rows = Vec::new();
-    for job in jobs {
-        rows.extend(turns.take(&job.listed(), |at| {
-            let engine = engines.get(at).context("no such engine")?;
-            fs::create_dir(&scratch).with_context(|| scratch.display().to_string())?;
-            let done = engine.check(asked.userns).and_then(|()| (job.run)(&fixture, engine, &scratch));
-            remove(&scratch).context("cleaning up; nothing more was measured")?;
-            Ok(done)
-        })?);
-    }
-    let (image, entries, layers) = (fixture.name.clone(), fixture.entries, fixture.layers);
-    drop(fixture);
-    remove(asked.base)?;
-    Ok(Measured { rows, image, entries, layers })
+    let measured = Fixture::new(asked, &say).and_then(|fixture| {
+        let rows = fixture.rows(asked, turns, engines, jobs)?;
+        Ok(Measured { rows, image: fixture.name.clone(), entries: fixture.entries, layers: fixture.layers })
+    });
+    // Whatever came of it, and after its daemons have ended.
+    let removed = remove(asked.base);
+    let measured = measured?;
+    removed.map(|()| measured)
 }
 
 impl<'a> Fixture<'a> {
@@ -113,8 +107,8 @@ impl<'a> Fixture<'a> {
         let (mut file, mut entries) = (None, 0);
         view.walk(view.root()?, &mut |object, depth| {
             entries += usize::from(depth > 0);
-            if file.is_none() && object.is(0o100_000) && object.attr.size > 0 {
-                file = Some(String::from_utf8_lossy(object.path.trim_ascii_start()).trim_start_matches('/').into());
+            if file.is_none() && object.is(FileType::RegularFile.as_raw_mode()) && object.attr.size > 0 {
+                file = object.path.strip_prefix(b"/").map(|path| PathBuf::from(OsStr::from_bytes(path)));
             }
             Ok::<_, ViewError>(Step::Into)
         })?;
@@ -138,6 +132,21 @@ impl<'a> Fixture<'a> {
             docker: OnceLock::new(),
             docker_image: OnceLock::new(),
         })
+    }
+
+    fn rows(&self, asked: &Asked<'_>, turns: &Turns<'_>, engines: &[Engine], jobs: &[&Job]) -> Result<Vec<RowResult>> {
+        let scratch = asked.base.join("run");
+        let mut rows = Vec::new();
+        for job in jobs {
+            rows.extend(turns.take(&job.listed(), |at| {
+                let engine = engines.get(at).context("no such engine")?;
+                fs::create_dir(&scratch).with_context(|| scratch.display().to_string())?;
+                let done = engine.check(asked.userns).and_then(|()| (job.run)(self, engine, &scratch));
+                remove(&scratch).context("cleaning up; nothing more was measured")?;
+                Ok(done)
+            })?);
+        }
+        Ok(rows)
     }
 
     /// The image's name in a registry of this host.

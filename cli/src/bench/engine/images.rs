@@ -60,6 +60,10 @@ fn take_in(
     image: &str,
     take: impl FnOnce() -> Result<Ran>,
 ) -> Result<Samples, Stopped> {
+    if engine.kind == Kind::Docker {
+        // Its start is not measured.
+        fixture.docker()?;
+    }
     // What earlier runs have written is not written back while this one is measured.
     rustix::fs::sync();
     let start = Instant::now();
