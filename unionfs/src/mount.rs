@@ -10,7 +10,7 @@ use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -198,7 +198,9 @@ fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, Op
 const CPUS_TO_SPIN: usize = 2;
 
 fn cpus() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
+    // Asking takes a dozen system calls and more.
+    static CPUS: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    *CPUS
 }
 
 impl Mounted {
