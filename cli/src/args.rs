@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::face::{self, helper};
 use crate::log::LogArgs;
 use crate::run as container;
-use crate::{bench, diff, explain, face, helper, image, launch, mount, r#try as trial, umount};
+use crate::{bench, diff, doctor, explain, image, launch, mount, r#try as trial, umount};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ enum Command {
     Image(image::Command),
     Explain(explain::Args),
     Diff(diff::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
     Run(Box<container::Args>),
     Try(trial::Args),
@@ -82,6 +84,7 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Image(command) => lamel.log.init().and_then(|()| image::run(command)),
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
+        Command::Doctor(args) => lamel.log.init().and_then(|()| doctor::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Run(args) => return container::run(&args, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),

@@ -3,13 +3,15 @@
 mod cat;
 pub(crate) mod diff;
 pub(crate) mod explain;
+mod export;
 mod find;
 mod history;
-mod human;
+pub(crate) mod human;
 mod images;
 mod import;
 mod inside;
 mod inspect;
+mod layers;
 mod load;
 mod ls;
 mod prune;
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Stat(stat::Args),
     Find(find::Args),
+    Layers(layers::Args),
+    Export(export::Args),
 }
 
 /// Does it.
@@ -76,5 +80,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cat(args) => cat::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Find(args) => find::run(&args),
+        Command::Layers(args) => layers::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }

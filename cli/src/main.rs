@@ -3,9 +3,9 @@
 mod args;
 mod bench;
 mod diff;
+mod doctor;
 mod explain;
 mod face;
-mod helper;
 mod image;
 mod launch;
 mod log;

@@ -17,12 +17,13 @@ pub mod reference;
 pub mod registry;
 pub mod stack;
 pub mod store;
+pub mod survey;
+pub mod tar;
 pub mod view;
 
 mod read_ahead;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
-mod tar;
 
 pub use digest::Digest;
 pub use layer::IndexedLayer;

@@ -5,6 +5,8 @@
 //! and checked before the mount, so that a refused stack never shows; and from
 //! the mount on, every failure takes it away again.
 
+mod probe;
+
 use std::fmt;
 use std::io;
 use std::num::NonZero;
@@ -28,6 +30,7 @@ use crate::union::UnionFs;
 
 pub use crate::sys::mount::{kind_at, unmount};
 pub use crate::sys::process::{Side, Starting, Waiting, daemonize};
+pub use probe::{Offered, Passthrough, probe};
 
 /// Serves requests when nothing else is said and the machine has fewer CPUs.
 const MIN_THREADS: usize = 4;
