@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod container;
+mod copy;
 mod diff;
 mod doctor;
 mod explain;
@@ -13,6 +14,7 @@ mod mount;
 mod output;
 mod run;
 mod r#try;
+mod volume;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -17,6 +17,7 @@
 
 #[doc(hidden)]
 pub mod bench;
+pub mod changeset;
 pub mod diff;
 pub mod error;
 pub mod fuse;

@@ -37,6 +37,11 @@ impl Containers {
         Ok(Self { root })
     }
 
+    /// The root of the store that they are in.
+    pub(crate) fn store(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     /// Where it is written down what happened.
     pub(crate) fn events(&self) -> PathBuf {
         self.root.with_file_name("events")
