@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
-use crate::{bench, container, diff, explain, image, launch, mount, r#try as trial, volume};
+use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try as trial, volume};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -28,6 +28,7 @@ enum Command {
     Image(image::Command),
     Explain(explain::Args),
     Diff(diff::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
     #[command(flatten)]
     Container(container::Command),
@@ -87,6 +88,7 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Image(command) => lamel.log.init().and_then(|()| image::run(command)),
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
+        Command::Doctor(args) => lamel.log.init().and_then(|()| doctor::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Container(command) => return container::run(command, &lamel.log),
         Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),

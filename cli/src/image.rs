@@ -10,6 +10,7 @@ mod images;
 mod import;
 mod inside;
 pub(crate) mod inspect;
+mod layers;
 mod load;
 mod ls;
 mod prune;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Stat(stat::Args),
     Find(find::Args),
+    Layers(layers::Args),
     Export(export::Args),
 }
 
@@ -75,6 +77,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cat(args) => cat::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Find(args) => find::run(&args),
+        Command::Layers(args) => layers::run(&args),
         Command::Export(args) => export::run(&args),
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod container;
 mod copy;
 mod diff;
+mod doctor;
 mod explain;
 mod image;
 mod launch;

@@ -19,6 +19,7 @@ pub mod reference;
 pub mod registry;
 pub mod stack;
 pub mod store;
+pub mod survey;
 pub mod tar;
 pub mod view;
 

@@ -9,7 +9,7 @@ const EXACT: Compare = Compare { dir_nlink: true, dir_mtime: true, holes: true, 
 #[test]
 fn an_exported_image_comes_back_as_it_was() {
     let place = Place::new();
-    place.run(&format!("lamel load -q -i {}/oci", images().display()));
+    place.run(&format!("mkdir mnt2 && lamel load -q -i {}/oci", images().display()));
     for name in ["small", "eight"] {
         place.run(&format!(
             "lamel export {name} -o x.tar && lamel export {name} | cmp x.tar - && lamel import x.tar back:{name} > /dev/null
@@ -19,18 +19,19 @@ fn an_exported_image_comes_back_as_it_was() {
         assert_same(name, &was, &is, EXACT);
         // A mount has the same files, however it is looked at.
         place.run("lamel export mnt | cmp x.tar - && lamel umount mnt2 && lamel umount mnt");
-        for (tool, extract) in [
-            ("GNU tar", "tar -xpf x.tar --numeric-owner --xattrs --xattrs-include='*' -C out"),
-            ("bsdtar", "bsdtar -xpf x.tar --numeric-owner -C out"),
+        // libarchive leaves the times of the directory that it stands in alone.
+        for (tool, root, extract) in [
+            ("GNU tar", true, "tar -xpf x.tar --numeric-owner --xattrs --xattrs-include='*' -C out"),
+            ("bsdtar", false, "bsdtar -xpf x.tar --numeric-owner -C out"),
         ] {
+            // Every kind of object is in the small one.
+            if name != "small" {
+                break;
+            }
             place.run(&format!("mkdir out && {extract}"));
             let out = dump(&place.join("out"));
-            assert_same(
-                &format!("{tool}'s extraction of {name}"),
-                &was,
-                &out,
-                Compare { dir_mtime: true, ..Compare::CONTENT },
-            );
+            let how = Compare { dir_mtime: true, root, ..Compare::CONTENT };
+            assert_same(&format!("{tool}'s extraction of {name}"), &was, &out, how);
             place.run("rm -rf out");
         }
     }
@@ -49,7 +50,7 @@ fn an_exported_image_comes_back_as_it_was() {
 fn an_exported_mount_has_its_changes() {
     let place = Place::new();
     place.run(&format!(
-        "lamel load -q -i {}/oci && mkdir up volume && lamel mount small mnt --upper up -o suid,dev",
+        "lamel load -q -i {}/oci && mkdir up volume mnt2 && lamel mount small mnt --upper up -o suid,dev",
         images().display()
     ));
     place.run(
@@ -58,7 +59,7 @@ fn an_exported_mount_has_its_changes() {
          truncate -s 1G hole && printf x | dd of=hole bs=1 seek=99999 conv=notrunc status=none
          ln etc/new etc/newer && ln special/later later-too && mknod dev c 4 5 && mkfifo pipe && rm special/absolute && ln -s x special/absolute
          printf y > \"$(printf 'caf\\xe9')\" && touch -d '1931-05-06 07:08:09.123456789' etc/passwd && touch -h -d @9999999999 special/absolute
-         mkdir -p deep && mount --bind ../volume deep && echo hidden > deep/f",
+         mkdir -p deep && touch -d @5 deep && mount --bind ../volume deep && echo hidden > deep/f && touch -d @5 deep",
     );
     let said = place.outcome(
         "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"mnt/sock\")' && lamel export ./mnt -o x.tar && rm mnt/sock && umount mnt/deep",
@@ -66,9 +67,9 @@ fn an_exported_mount_has_its_changes() {
     assert!(said.success() && said.stderr.contains("sock: left out"), "{said:?}");
     let was = dump(&place.join("mnt"));
     place.run("lamel import x.tar back > /dev/null && lamel mount back mnt2");
-    // The socket has left its directory another time.
+    // The socket has left its directory another time; of directories with changes the mount counts no links.
     let is = dump(&place.join("mnt2"));
-    assert_same("a mount, and its export", &was, &is, Compare { root: false, ..EXACT });
+    assert_same("a mount, and its export", &was, &is, Compare { root: false, dir_nlink: false, ..EXACT });
     assert!(is.contains_key(std::path::Path::new("deep")) && is.contains_key(std::path::Path::new("moved/three")));
     place.run("test $(stat -c %s x.tar) -lt 12000000 && ! tar tf x.tar | grep -q 'deep/f'");
 }

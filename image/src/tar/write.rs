@@ -338,21 +338,16 @@ fn base64(value: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind as Read, Reader};
+    use super::super::{Kind as Read, Member, Reader};
     use super::*;
     use crate::index::Limits;
 
     /// What lamel's own reader makes of it.
-    fn read(tar: &[u8]) -> Vec<(Vec<u8>, Read, u32, (i64, u32), Vec<(Vec<u8>, Vec<u8>)>)> {
+    fn read(tar: &[u8]) -> Vec<Member> {
         let mut source = tar;
         let limits = Limits::default();
         let mut reader = Reader::new(&mut source, &limits);
-        let mut found = Vec::new();
-        while let Some(member) = reader.next().unwrap() {
-            let xattrs = member.xattrs.iter().map(|xattr| (xattr.name.to_vec(), xattr.value.to_vec())).collect();
-            found.push((member.path, member.kind, member.uid, member.mtime, xattrs));
-        }
-        found
+        std::iter::from_fn(|| reader.next().unwrap()).collect()
     }
 
     #[test]
@@ -371,24 +366,25 @@ mod tests {
         writer.add_file(b"hole", 7, &[], &attributes, |_| Ok::<(), io::Error>(())).unwrap();
         let tar = writer.finish().unwrap();
         let found = read(&tar);
-        let paths: Vec<&[u8]> = found.iter().map(|(path, ..)| path.as_slice()).collect();
+        let paths: Vec<&[u8]> = found.iter().map(|member| member.path.as_slice()).collect();
         assert_eq!(paths, [b"./".as_slice(), &long, b"null", b"f", b"g", b"d/s", b"hole"]);
-        for (.., uid, mtime, xattrs) in &found[1..] {
-            assert_eq!((*uid, *mtime), (u32::MAX - 1, (-2, 750_000_000)));
-            assert!(xattrs.contains(&(b"user.a=%".to_vec(), b"hi\n".to_vec())), "{xattrs:?}");
-            assert!(xattrs.contains(&(b"user.b".to_vec(), b"x\n=\0".to_vec())));
+        for member in &found[1..] {
+            assert_eq!((member.uid, member.mtime), (u32::MAX - 1, (-2, 750_000_000)));
+            for (name, value) in [(b"user.a=%".as_slice(), b"hi\n".as_slice()), (b"user.b", b"x\n=\0")] {
+                assert!(member.xattrs.iter().any(|xattr| *xattr.name == *name && *xattr.value == *value), "{member:?}");
+            }
         }
-        assert_eq!(found[1].1, Read::Symlink(long));
-        assert_eq!(found[2].1, Read::Char { major: 4095, minor: 0xf_ffff });
+        assert_eq!(found[1].kind, Read::Symlink(long));
+        assert_eq!(found[2].kind, Read::Char { major: 4095, minor: 0xf_ffff });
         assert!(
-            matches!(found[3].1, Read::File { from, size: 5 } if tar[usize::try_from(from).unwrap()..].starts_with(b"hello"))
+            matches!(found[3].kind, Read::File { from, size: 5 } if tar[usize::try_from(from).unwrap()..].starts_with(b"hello"))
         );
-        assert_eq!(found[4].1, Read::HardLink(b"f".to_vec()));
-        let Read::Sparse { map, size } = &found[5].1 else { panic!("{:?}", found[5]) };
+        assert_eq!(found[4].kind, Read::HardLink(b"f".to_vec()));
+        let Read::Sparse { map, size } = &found[5].kind else { panic!("{:?}", found[5]) };
         let stretches: Vec<(u64, u64)> =
             map.iter().map(|extent| (extent.at, extent.len)).filter(|(_, len)| *len > 0).collect();
         assert_eq!((stretches.as_slice(), *size), (sparse.as_slice(), 1 << 41));
-        assert!(matches!(&found[6].1, Read::Sparse { size: 7, .. }));
+        assert!(matches!(&found[6].kind, Read::Sparse { size: 7, .. }));
     }
 
     #[test]
