@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_image::Store;
 use lamel_unionfs::diff::{Change, diff, diff_over};
+use lamel_unionfs::layer::Layer;
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -99,7 +101,8 @@ fn of_layers(args: &Args) -> Result<Vec<Change>> {
     let store = Store::open(root, &[])?;
     let image = store.image_of_source(&source)?.with_context(missing)?;
     let opened = store.open_image(&image)?;
-    Ok(diff_over(&upper, &lowers, &[opened.layer.clone()])?)
+    let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
+    Ok(diff_over(&upper, &lowers, &below)?)
 }
 
 /// The layers of a mount, as its daemon names them.
