@@ -9,6 +9,7 @@ pub mod blame;
 pub mod compare;
 pub mod decompress;
 pub mod digest;
+pub mod fuzz;
 pub mod index;
 pub mod layer;
 pub mod manifest;
