@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::face::{self, helper};
 use crate::log::LogArgs;
-use crate::run as container;
-use crate::{bench, diff, doctor, explain, image, launch, mount, r#try as trial, umount};
+use crate::mount::{face, helper, umount};
+use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try as trial, volume};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -31,7 +30,12 @@ enum Command {
     Diff(diff::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
-    Run(Box<container::Args>),
+    #[command(flatten)]
+    Container(container::Command),
+    Volume(volume::Args),
+    /// The commands of containers, as docker groups them; and `prune`
+    #[command(subcommand, name = "container")]
+    Containers(container::Group),
     Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
@@ -86,7 +90,9 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Doctor(args) => lamel.log.init().and_then(|()| doctor::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
-        Command::Run(args) => return container::run(&args, &lamel.log),
+        Command::Container(command) => return container::run(command, &lamel.log),
+        Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),
+        Command::Containers(group) => return container::run_group(group, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };

@@ -111,7 +111,7 @@ impl Diagnosis {
         checks.extend(users::checks());
         checks.extend(cgroup::checks());
         checks.extend(network::checks());
-        checks.extend(store::checks(&args.store.root()?));
+        checks.extend(store::checks(&args.store.path()?));
         Ok(Self { jobs: jobs(&checks), checks })
     }
 

@@ -6,11 +6,10 @@ pub(crate) mod explain;
 mod export;
 mod find;
 mod history;
-pub(crate) mod human;
 mod images;
 mod import;
 mod inside;
-mod inspect;
+pub(crate) mod inspect;
 mod layers;
 mod load;
 mod ls;
@@ -21,7 +20,6 @@ mod save;
 mod stat;
 mod store;
 mod tag;
-mod template;
 mod tree;
 mod verify;
 
@@ -29,13 +27,14 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub(crate) use inside::{InsideArgs, is_path};
-use registry::{login, pull, push};
-pub(crate) use store::{StoreArgs, find};
+pub(crate) use registry::{duration, pull::implicitly as pull};
+use registry::{login, push};
+pub(crate) use store::{StoreArgs, find, is_missing};
 
 /// What is done with images.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Pull(pull::Args),
+    Pull(registry::pull::Args),
     Push(push::Args),
     Login(login::Args),
     Logout(login::LogoutArgs),
@@ -43,7 +42,6 @@ pub(crate) enum Command {
     Save(save::Args),
     Import(import::Args),
     Images(images::Args),
-    Inspect(inspect::Args),
     History(history::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -61,7 +59,7 @@ pub(crate) enum Command {
 /// Does it.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Pull(args) => pull::run(&args),
+        Command::Pull(args) => registry::pull::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Login(args) => login::run(&args),
         Command::Logout(args) => login::logout(&args),
@@ -69,7 +67,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Save(args) => save::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Images(args) => images::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
         Command::History(args) => history::run(&args),
         Command::Tag(args) => tag::run(&args),
         Command::Rmi(args) => rmi::run(&args),

@@ -2,10 +2,11 @@
 
 mod args;
 mod bench;
+mod container;
+mod copy;
 mod diff;
 mod doctor;
 mod explain;
-mod face;
 mod image;
 mod launch;
 mod log;
@@ -13,7 +14,7 @@ mod mount;
 mod output;
 mod run;
 mod r#try;
-mod umount;
+mod volume;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -3,6 +3,9 @@
 mod archive;
 pub(crate) mod page;
 
+pub(crate) mod human;
+pub(crate) mod template;
+
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;

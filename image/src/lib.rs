@@ -6,6 +6,8 @@
 
 pub mod archive;
 pub mod blame;
+pub mod changeset;
+pub mod commit;
 pub mod compare;
 pub mod decompress;
 pub mod digest;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags};
 
 use super::{Check, State};
-use crate::image::human::size;
+use crate::output::human::size;
 
 const AREA: &str = "store";
 /// Less is hardly enough for an image.

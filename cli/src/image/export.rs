@@ -10,10 +10,11 @@ use rustix::io::Errno;
 
 use super::inside::{Images, InsideArgs, shown};
 use super::is_path;
+use crate::container;
 use crate::launch::warn;
 use crate::output::{ask, is_foreign, write_archive};
 
-/// Write the files of an image or of a mount as one tar
+/// Write the files of a container, of an image or of a mount as one tar
 ///
 /// Owners, modes, times, extended attributes, device nodes, hard links and holes are in it as they
 /// are; the same tree gives the same bytes. Of a mount the changes are in it too, and what is
@@ -25,8 +26,8 @@ pub(crate) struct Args {
     /// Where to; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// An image, or a mount of lamel; what exists, and what begins with `/` or `.`, is a path
-    #[arg(value_name = "REF|MOUNT")]
+    /// A container, an image, or a mount of lamel; what exists, and what begins with `/` or `.`, is a path
+    #[arg(value_name = "CONTAINER|REF|MOUNT")]
     source: OsString,
 }
 
@@ -39,6 +40,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return export_mount(Path::new(&args.source), &args.output);
     }
     let name = args.source.to_str().with_context(|| format!("{} is no name of an image", args.source.display()))?;
+    if let Some(record) = container::export::find(&args.inside.store, name)? {
+        return container::export::export(&args.inside.store, &record, &args.output);
+    }
     let mut images = Images::new(&args.inside)?;
     let view = images.view(name)?;
     write_archive(&args.output, |out| Ok(export(view, out)?))

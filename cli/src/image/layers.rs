@@ -12,8 +12,8 @@ use lamel_image::store::Image;
 use lamel_image::survey::{LayerSurvey, Survey, survey};
 use serde_json::{Value, json};
 
-use super::human::{columns, size};
 use super::inside::{Images, InsideArgs, shown};
+use crate::output::human::{columns, size};
 use crate::output::{print, write_file};
 use treemap::Trees;
 

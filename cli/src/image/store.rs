@@ -1,10 +1,11 @@
 //! Which store is meant, and which image in it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_image::platform::Platform;
-use lamel_image::store::{Image, Named, Store};
+use lamel_image::store::{Image, Named, Store, StoreError};
 
 /// The environment variable that names the store.
 const ROOT_VARIABLE: &str = "LAMEL_ROOT";
@@ -25,14 +26,23 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The words that name it on the command line of another `lamel`, as `store` was opened by this.
+    pub(crate) fn words(&self, store: &Store) -> Vec<OsString> {
+        let mut words = vec!["--root".into(), store.root().into()];
+        for directory in &self.additional_store {
+            words.extend(["--additional-store".into(), directory.into()]);
+        }
+        words
+    }
+
     /// Where it lies, made or not.
-    pub(crate) fn root(&self) -> Result<PathBuf> {
+    pub(crate) fn path(&self) -> Result<PathBuf> {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
     /// Opens it.
     pub(crate) fn open(&self) -> Result<Store> {
-        let root = self.root()?;
+        let root = self.path()?;
         let additional = if self.additional_store.is_empty() {
             let listed = std::env::var_os(ADDITIONAL_VARIABLE).unwrap_or_default();
             std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect()
@@ -68,4 +78,9 @@ pub(crate) fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Re
         bail!("{name} is for {}, not for {wanted}", image.config.platform());
     }
     Ok((named, image))
+}
+
+/// Whether [`find`] failed because there is no such image, or none for the platform.
+pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::NoImage(_) | StoreError::NoPlatform { .. } | StoreError::NoBlob(_)))
 }

@@ -45,10 +45,19 @@ type Result<T, E = ExportError> = std::result::Result<T, E>;
 /// # Errors
 /// A layer is damaged, or `out` fails.
 pub fn export(view: &View, out: impl Write) -> Result<()> {
+    export_from(view, view.root()?, out)
+}
+
+/// Writes a directory of an image as the root, with everything in it.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_from(view: &View, top: Object, out: impl Write) -> Result<()> {
     let mut writer = Writer::new(out);
     let mut names: HashMap<u32, Vec<u8>> = HashMap::new();
-    view.walk::<ExportError>(view.root()?, &mut |object, _| {
-        let path = relative(&object.path);
+    let above = top.path.clone();
+    view.walk::<ExportError>(top, &mut |object, _| {
+        let path = relative(object.path.strip_prefix(above.as_slice()).unwrap_or(&object.path));
         let known = object.is_shared().then(|| names.get(&object.number)).flatten();
         match known {
             Some(first) => writer.add(path, Kind::HardLink(first), &attributes(view, object)?)?,
@@ -106,32 +115,84 @@ fn relative(path: &[u8]) -> &[u8] {
     }
 }
 
+/// What becomes of filesystems that are mounted in a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// They are left out but for their place.
+    Skip,
+    /// They are a part of it, unless they hold no files of anybody's, as procfs does.
+    Enter,
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// Paths of sockets, which were left out: no tar holds one.
+    pub sockets: Vec<Vec<u8>>,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
 /// Writes all files below a directory, as the calling process sees them. What is mounted in it is left out but for its
 /// place, and so are sockets, whose paths are returned: no tar holds one.
+///
+/// # Errors
+/// As [`export_tree`].
+pub fn export_dir(dir: OwnedFd, out: impl Write) -> Result<Vec<Vec<u8>>> {
+    Ok(export_tree(dir, b".", Mounts::Skip, out)?.sockets)
+}
+
+/// Writes an object, which was opened as a path, under a name (`.` is the archive's root), and of a directory everything in
+/// it, as the calling process sees it.
 ///
 /// The tree may be hostile: no name in it is followed.
 ///
 /// # Errors
 /// Something in it cannot be read, or `out` fails.
-pub fn export_dir(dir: OwnedFd, out: impl Write) -> Result<Vec<Vec<u8>>> {
-    let failed = |source: Errno| ExportError::Read { call: "stat", path: ".".to_owned(), source: source.into() };
-    let stat = fstat(&dir).map_err(failed)?;
-    let mut tree = Tree { writer: Writer::new(out), dev: stat.st_dev, names: HashMap::new(), sockets: Vec::new() };
-    tree.writer.add(b".", Kind::Dir, &read_attributes(&dir, &stat, b".")?.borrow())?;
-    let mut todo = vec![Level::open(dir, Vec::new())?];
+pub fn export_tree(top: OwnedFd, name: &[u8], mounts: Mounts, out: impl Write) -> Result<Exported> {
+    let mut tree = Tree { writer: Writer::new(out), mounts, names: HashMap::new(), exported: Exported::default() };
+    let mut todo: Vec<Level> = tree.add(top, name.to_vec(), None)?.into_iter().collect();
     while let Some(mut level) = todo.pop() {
         let Some(name) = level.names.pop() else { continue };
-        let below = tree.add(&level, &name)?;
+        let path = if level.path == b"." { name.clone() } else { [&level.path, b"/".as_slice(), &name].concat() };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let below = match openat(&level.dir, name.as_slice(), flags, Mode::empty()) {
+            // Removed after it was listed.
+            Err(Errno::NOENT) => None,
+            other => tree.add(other.map_err(at("open", &path))?, path, Some(level.dev))?,
+        };
         todo.push(level);
         todo.extend(below);
     }
     tree.writer.finish()?;
-    Ok(tree.sockets)
+    Ok(tree.exported)
+}
+
+/// Filesystems of the system's own (`linux/magic.h`): proc, sysfs, cgroup, cgroup2, devpts, mqueue, debugfs, tracefs,
+/// securityfs, bpf.
+const SYSTEM: [u32; 10] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+];
+
+fn is_system(dir: &OwnedFd) -> rustix::io::Result<bool> {
+    let kind = u32::try_from(rustix::fs::fstatfs(dir)?.f_type).unwrap_or_default();
+    Ok(SYSTEM.contains(&kind))
 }
 
 /// A directory of which a part is written.
 struct Level {
     dir: OwnedFd,
+    /// The filesystem that it is on.
+    dev: u64,
     path: Vec<u8>,
     /// What is left, the first name last.
     names: Vec<Vec<u8>>,
@@ -143,7 +204,7 @@ fn at<'a, E: Into<io::Error>>(call: &'static str, path: &'a [u8]) -> impl FnOnce
 }
 
 impl Level {
-    fn open(dir: OwnedFd, path: Vec<u8>) -> Result<Self> {
+    fn open(dir: OwnedFd, dev: u64, path: Vec<u8>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listed = openat(&dir, ".", flags, Mode::empty()).and_then(Dir::new).map_err(at("open", &path))?;
         let mut names = Vec::new();
@@ -155,7 +216,7 @@ impl Level {
             }
         }
         names.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(Self { dir, path, names })
+        Ok(Self { dir, dev, path, names })
     }
 }
 
@@ -204,38 +265,33 @@ fn read_attributes(object: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<Owned> 
 
 struct Tree<W: Write> {
     writer: Writer<W>,
-    /// The filesystem that is written.
-    dev: u64,
-    /// Names of objects that have several.
-    names: HashMap<u64, Vec<u8>>,
-    sockets: Vec<Vec<u8>>,
+    mounts: Mounts,
+    /// Names of objects that have several, by device and number.
+    names: HashMap<(u64, u64), Vec<u8>>,
+    exported: Exported,
 }
 
 impl<W: Write> Tree<W> {
-    /// Adds an object; of a directory, what is in it is still to be added.
-    fn add(&mut self, level: &Level, name: &[u8]) -> Result<Option<Level>> {
-        let path = if level.path.is_empty() { name.to_vec() } else { [&level.path, b"/".as_slice(), name].concat() };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let object = match openat(&level.dir, name, flags, Mode::empty()) {
-            // Removed after it was listed.
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.map_err(at("open", &path))?,
-        };
+    /// Adds an object; of a directory, what is in it is still to be added. `around` is the filesystem of the directory
+    /// that it is in.
+    fn add(&mut self, object: OwnedFd, path: Vec<u8>, around: Option<u64>) -> Result<Option<Level>> {
         let stat = fstat(&object).map_err(at("stat", &path))?;
         let format = FileType::from_raw_mode(stat.st_mode);
         if format == FileType::Socket {
-            self.sockets.push(path);
+            self.exported.sockets.push(path);
             return Ok(None);
         }
-        let foreign = stat.st_dev != self.dev;
+        let foreign = around.is_some_and(|around| around != stat.st_dev);
+        let skipped = foreign && (self.mounts == Mounts::Skip || is_system(&object).map_err(at("statfs", &path))?);
         let attributes = read_attributes(&object, &stat, &path)?;
-        let several = format != FileType::Directory && stat.st_nlink > 1 && !foreign;
+        let several = format != FileType::Directory && stat.st_nlink > 1 && !skipped;
         if several {
-            if let Some(first) = self.names.get(&stat.st_ino) {
+            let id = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.names.get(&id) {
                 self.writer.add(&path, Kind::HardLink(first), &attributes.borrow())?;
                 return Ok(None);
             }
-            self.names.insert(stat.st_ino, path.clone());
+            self.names.insert(id, path.clone());
         }
         if format == FileType::RegularFile {
             self.add_file(&object, &path, &attributes)?;
@@ -248,8 +304,8 @@ impl<W: Write> Tree<W> {
         if let Some(kind) = kind(stat.st_mode, stat.st_rdev, target.as_bytes()) {
             self.writer.add(&path, kind, &attributes.borrow())?;
         }
-        let into = format == FileType::Directory && !foreign;
-        if into { Level::open(object, path).map(Some) } else { Ok(None) }
+        let into = format == FileType::Directory && !skipped;
+        if into { Level::open(object, stat.st_dev, path).map(Some) } else { Ok(None) }
     }
 
     fn add_file(&mut self, object: &OwnedFd, path: &[u8], attributes: &Owned) -> Result<()> {
@@ -258,6 +314,7 @@ impl<W: Write> Tree<W> {
         let file = File::open(place).map_err(at("open", path))?;
         let size = u64::try_from(attributes.stat.st_size).unwrap_or_default();
         let data = stretches(&file, size).map_err(at("seek", path))?;
+        self.exported.bytes += data.iter().map(|(_, len)| len).sum::<u64>();
         self.writer.add_file(path, size, &data, &attributes.borrow(), |out| {
             let mut buffer = vec![0; PIECE];
             for (from, len) in &data {

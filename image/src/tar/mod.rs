@@ -12,5 +12,5 @@ mod sparse;
 mod stream;
 pub mod write;
 
-pub(crate) use reader::{Kind, Member, Reader, Xattr};
-pub(crate) use sparse::Extent;
+pub use reader::{Kind, Member, Reader, Xattr};
+pub use sparse::Extent;

@@ -6,7 +6,7 @@ use lamel_image::survey::LayerSurvey;
 use serde_json::Value;
 
 use super::{Surveyed, percent};
-use crate::image::human::size;
+use crate::output::human::size;
 use crate::output::page::{begin, embed, escape};
 
 const STYLE: &str = include_str!("page.css");

@@ -1,7 +1,5 @@
 //! fuse-overlayfs's command line: `fuse-overlayfs [SOURCE] MOUNTPOINT -o OPTIONS`.
 
-pub(crate) mod helper;
-
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
