@@ -177,6 +177,7 @@ impl Writer<'_> {
         let made = feed.take_in(self)?;
         let blob = LayerBlob { digest: made.digest, size: feed.hasher.len(), diff_id: made.diff_id };
         let layer = Layer { blob, compression: made.compression };
+        file.sync_data().map_err(at("fsync", &path))?;
         made.publish(self, &blob, &path)?;
         publish(&path, &self.store.own.blob(&blob.digest))?;
         Ok(layer)
@@ -222,6 +223,8 @@ impl Ingest {
         let mut feed = Feed::new(Some(kept), rest, Some(&self.wanted), Some((&self.partial, &self.partial_path)));
         let made = feed.take_in(writer)?;
         let layer = Layer { blob: self.wanted, compression: made.compression };
+        // A name on the disk for data that is not there would outlive a power failure.
+        self.partial.sync_data().map_err(at("fsync", &self.partial_path))?;
         // The layer first: where a blob is, its layer is, unless somebody else put the blob there.
         made.publish(writer, &self.wanted, &self.partial_path)?;
         publish(&self.partial_path, &self.blob_path)?;
