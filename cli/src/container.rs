@@ -50,6 +50,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use lamel_image::Store;
 
 use crate::image::StoreArgs;
 use crate::launch::complain;
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Port(port::Args),
     Events(events::Args),
+    #[command(hide = true)]
+    RemoveTree(remove::Args),
 }
 
 /// The commands of `lamel container`: all of them, as docker groups them.
@@ -146,12 +149,24 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => quietly(inspect::run(&args)),
         Command::Port(args) => quietly(port::run(&args)),
         Command::Events(args) => quietly(events::run(&args)),
+        Command::RemoveTree(args) => quietly(remove::run(&args)),
     }
 }
 
 /// The containers of a store.
 pub(crate) fn containers(store: &StoreArgs) -> Result<Containers> {
     Containers::open(&store.path()?)
+}
+
+/// A store whose images are about to be removed, but for those that containers are made of.
+pub(crate) fn store_to_clean(args: &StoreArgs) -> Result<Store> {
+    let mut store = args.open()?;
+    // Where no container was ever made, there is nothing to look at, and nothing is made.
+    if store.root().join("containers").is_dir() {
+        let used = Containers::open(store.root())?.list()?;
+        store.keep(used.iter().filter_map(|record| Some(record.settings.image.as_ref()?.manifest)));
+    }
+    Ok(store)
 }
 
 /// A container's exit code as this program's.
