@@ -13,6 +13,8 @@ mod commands;
 mod differential;
 #[path = "images/doctor.rs"]
 mod doctor;
+#[path = "images/document.rs"]
+mod document;
 #[path = "images/equal.rs"]
 mod equal;
 #[path = "images/export.rs"]
