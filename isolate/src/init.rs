@@ -25,7 +25,7 @@ fn is_for_program(signal: i32) -> bool {
 pub(crate) fn fork(close: impl FnOnce()) -> Result<(), rustix::io::Errno> {
     process::block_signals()?;
     // Its memory holds what the host's side knows: it is nobody's to read.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    process::hide()?;
     rustix::thread::set_name(c"lamel-init")?;
     match process::fork_in_child()? {
         Cloned::Child => Ok(()),

@@ -6,6 +6,7 @@
 //! parent lives; what a killed parent left is removed by the next one.
 
 mod devices;
+mod follow;
 mod v1;
 mod v2;
 
@@ -19,6 +20,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 
+pub(crate) use follow::{follow, is_frozen};
 pub(crate) use v1::Hierarchy;
 
 /// How the names of groups begin that lamel makes of itself.

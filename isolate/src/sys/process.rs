@@ -1,7 +1,7 @@
 //! Processes: cloning, waiting, what a child inherits.
 
 use std::ffi::CStr;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
@@ -54,8 +54,8 @@ pub(crate) unsafe fn clone(flags: u64, sibling: bool) -> Result<Cloned, Errno> {
 
 /// [`clone`] for [`crate::child`], whose code keeps the promise.
 pub(crate) fn start(flags: u64) -> Result<Cloned, Errno> {
-    // SAFETY: the only caller hands the child to `child::run` or `child::join`, which never return, and neither
-    // allocate nor lock.
+    // SAFETY: the callers hand the child to `child::run`, `child::join` or `exec::fetch`, which never return, and
+    // neither allocate nor lock.
     unsafe { clone(flags, false) }
 }
 
@@ -110,19 +110,39 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }.into()).map(drop)
 }
 
-/// Marks every descriptor above the standard streams to be closed on exec.
-pub(crate) fn close_on_exec() -> Result<(), Errno> {
+/// The first descriptor after the standard streams.
+const FIRST: libc::c_uint = 3;
+
+/// Marks every descriptor above the standard streams, and above so many after them, to be closed on exec.
+pub(crate) fn close_on_exec(preserved: u32) -> Result<(), Errno> {
+    let first = FIRST.saturating_add(preserved);
     // SAFETY: no descriptor is closed here and now.
-    check(unsafe {
-        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Closes every descriptor above the standard streams, whoever owns it: only for a process that is going to [`exit`].
 pub(crate) fn close_all() {
     // SAFETY: the owners of the descriptors are never run again in this process.
-    unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0) };
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+}
+
+/// The same but for one, and for so many after the standard streams: only in a process that uses no other any more.
+pub(crate) fn close_others(kept: BorrowedFd<'_>, preserved: u32) -> Result<(), Errno> {
+    let (kept, first) = (kept.as_raw_fd().unsigned_abs(), FIRST.saturating_add(preserved));
+    for (from, to) in [(first, kept.saturating_sub(1)), (first.max(kept.saturating_add(1)), libc::c_uint::MAX)] {
+        if from <= to {
+            // SAFETY: the owners of the descriptors are never run again in this process.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes this process one that only who may trace everything on the host can trace or look into, until it executes a
+/// program.
+pub(crate) fn hide() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
 }
 
 /// Joins a new session keyring of this name, so that the caller's keys stay outside.
