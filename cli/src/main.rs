@@ -2,10 +2,9 @@
 
 mod args;
 mod bench;
+mod container;
 mod diff;
 mod explain;
-mod face;
-mod helper;
 mod image;
 mod launch;
 mod log;
@@ -13,7 +12,6 @@ mod mount;
 mod output;
 mod run;
 mod r#try;
-mod umount;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -1,4 +1,8 @@
-//! `lamel mount`
+//! `lamel mount`, and the other programs and commands that mount and unmount.
+
+pub(crate) mod face;
+pub(crate) mod helper;
+pub(crate) mod umount;
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
