@@ -8,6 +8,8 @@ pub(crate) mod records;
 pub(crate) mod settings;
 pub(crate) mod state;
 
+mod exec;
+mod keys;
 mod names;
 mod remove;
 mod rename;
@@ -26,11 +28,13 @@ use records::Containers;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Rename(rename::Args),
+    Exec(exec::Args),
 }
 
 /// Does it; the exit status is this program's.
 pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
     let done = log.init().and_then(|()| match command {
+        Command::Exec(args) => exec::run(&args),
         Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|error| {

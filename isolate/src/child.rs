@@ -72,9 +72,12 @@ pub(crate) fn run(plan: &Plan, socket: &ChildEnd, sources: &mut [Option<OwnedFd>
 /// Joins the namespaces that exist, and makes the container's process in them. It never returns.
 pub(crate) fn join(plan: &Plan, socket: &ChildEnd, sources: &mut [Option<OwnedFd>]) -> ! {
     let _no_return = process::NoReturn;
-    let joined = plan.namespaces.joined.iter().try_for_each(namespace::Join::perform).and_then(|()| {
-        plan.namespaces.entry.as_ref().map_or(Ok(()), |entry| entry.perform(socket.fd()))
-    });
+    let joined = plan
+        .namespaces
+        .joined
+        .iter()
+        .try_for_each(namespace::Join::perform)
+        .and_then(|()| plan.namespaces.entry.as_ref().map_or(Ok(()), |entry| entry.perform(socket.fd())));
     // Joining a pid namespace holds for children; this one has the parent's parent for its own.
     match joined.and_then(|()| process::clone_sibling(plan.namespaces.cloned).called("clone3")) {
         Ok(Cloned::Child) => run(plan, socket, sources),

@@ -246,7 +246,8 @@ fn kinds(pid: Pid) -> Result<Kinds, Error> {
     let mut kinds = Kinds::empty();
     for (name, kind) in NAMESPACES {
         // Of this thread, for it is what the process that joins is cloned from.
-        let (here, there) = (format!("/proc/thread-self/ns/{name}"), format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()));
+        let (here, there) =
+            (format!("/proc/thread-self/ns/{name}"), format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()));
         let Ok(here) = fs::metadata(here) else { continue };
         let meta = fs::metadata(&there)
             .map_err(|error| Error::call("stat", there)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
@@ -294,7 +295,8 @@ impl Entry {
     pub(crate) fn perform(&self, socket: BorrowedFd<'_>) -> Result<(), Fault> {
         if let Some(score) = &self.oom_score_adj {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()).called("open oom_score_adj")?;
+            let file =
+                rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()).called("open oom_score_adj")?;
             rustix::io::write(&file, score.to_bytes()).called("write oom_score_adj")?;
         }
         let [stdin, stdout, stderr] = &self.streams;

@@ -46,7 +46,11 @@ fn parse(mountinfo: &str, groups: &str) -> Vec<Membership> {
             let mount = mounts.iter().find(|mount| mount.holds(&controllers))?;
             // A mount in a container shows a part of the hierarchy alone.
             let shown = path.strip_prefix(mount.root.trim_end_matches('/'))?;
-            Some(Membership { directory: Path::new(mount.place).join(below(shown)), path: path.to_owned(), controllers })
+            Some(Membership {
+                directory: Path::new(mount.place).join(below(shown)),
+                path: path.to_owned(),
+                controllers,
+            })
         })
         .collect()
 }

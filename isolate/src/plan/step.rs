@@ -18,7 +18,9 @@ use crate::sysctl::Sysctls;
 pub(crate) enum Step {
     AwaitParent,
     TimeNamespace(Vec<CString>),
-    BecomeRoot { groups: bool },
+    BecomeRoot {
+        groups: bool,
+    },
     Session,
     Keyring(CString),
     HostName(CString),
