@@ -9,10 +9,13 @@ pub(crate) mod settings;
 pub(crate) mod state;
 
 mod exec;
-mod keys;
 mod names;
+mod process;
 mod remove;
 mod rename;
+mod stats;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -29,12 +32,16 @@ use records::Containers;
 pub(crate) enum Command {
     Rename(rename::Args),
     Exec(exec::Args),
+    Top(top::Args),
+    Stats(stats::Args),
 }
 
 /// Does it; the exit status is this program's.
 pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
     let done = log.init().and_then(|()| match command {
         Command::Exec(args) => exec::run(&args),
+        Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Stats(args) => stats::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
     });
     done.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 mod find;
 mod history;
-mod human;
+pub(crate) mod human;
 mod images;
 mod import;
 mod inside;
@@ -19,7 +19,7 @@ mod save;
 mod stat;
 mod store;
 mod tag;
-mod template;
+pub(crate) mod template;
 mod tree;
 mod verify;
 

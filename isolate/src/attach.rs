@@ -50,8 +50,18 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    fn next(&self) -> io::Result<Option<i32>> {
+    /// The number of one that has come.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn next(&self) -> io::Result<Option<i32>> {
         Ok(self.0.read_signal()?.and_then(|info| i32::try_from(info.ssi_signo).ok()))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -86,19 +96,6 @@ impl Pump {
             Err(Errno::AGAIN | Errno::INTR) => Ok(true),
             Err(errno) => Err(errno),
         }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.buffer.get(self.start..self.end).unwrap_or_default()
-    }
-
-    /// Takes these in place of what is there, as far as there is room.
-    fn put(&mut self, bytes: &[u8]) {
-        let len = bytes.len().min(CHUNK);
-        if let (Some(to), Some(from)) = (self.buffer.get_mut(..len), bytes.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        (self.start, self.end) = (0, len);
     }
 
     fn drain(&mut self, to: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -151,26 +148,6 @@ impl Container {
     }
 }
 
-/// How a process was attended to.
-#[derive(Debug)]
-pub enum Attended {
-    /// To its end.
-    Ended(Exit),
-    /// Until the keys were typed that leave it alone. Its terminal's master stays open as long as this does.
-    Detached(OwnedFd),
-}
-
-/// The other ends of a process's standard streams, for those that go through this process.
-#[derive(Debug, Default)]
-pub struct Pipes {
-    /// What is typed goes there.
-    pub stdin: Option<OwnedFd>,
-    /// Shown on standard output.
-    pub stdout: Option<OwnedFd>,
-    /// Shown on standard error.
-    pub stderr: Option<OwnedFd>,
-}
-
 impl Process {
     /// Hands signals to the process, and its terminal's bytes to and fro, until it ends. Without `input` the
     /// terminal gets nothing of standard input.
@@ -178,56 +155,25 @@ impl Process {
     /// # Errors
     /// It cannot be waited for.
     pub fn attend(&mut self, signals: &Signals, input: bool) -> Result<Exit, Error> {
-        match self.attend_or_leave(signals, input, Pipes::default(), &[])? {
-            Attended::Ended(exit) => Ok(exit),
-            Attended::Detached(_) => self.wait(),
+        let terminal = self.take_terminal();
+        let failed = |errno| Error::Call { call: "poll", object: "the container".to_owned(), errno };
+        match terminal {
+            Some(master) => self.relay(signals, &master, input).map_err(failed)?,
+            None => self.forward(signals).map_err(failed)?,
         }
+        self.wait()
     }
 
-    /// The same, also with pipes for standard streams, and until the keys `detach` are typed, if there are any and there
-    /// is a terminal. Then the process is to be left ([`Self::leave`]), or waited for.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
-    pub fn attend_or_leave(
-        &mut self,
-        signals: &Signals,
-        input: bool,
-        pipes: Pipes,
-        detach: &[u8],
-    ) -> Result<Attended, Error> {
-        let failed = |errno| Error::Call { call: "poll", object: "the container".to_owned(), errno };
-        let terminal = self.take_terminal();
-        let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
-        let Pipes { stdin, stdout: out, stderr: err } = pipes;
-        for fd in [&terminal, &stdin, &out, &err].into_iter().flatten() {
-            rustix::io::ioctl_fionbio(fd, true).map_err(failed)?;
+    fn forward(&self, signals: &Signals) -> Result<(), Errno> {
+        while !self.has_ended() {
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.pidfd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN),
+            ];
+            retry(|| poll(&mut fds, None))?;
+            self.hand_on(signals, None);
         }
-        let mut relay = match &terminal {
-            Some(master) => Relay {
-                input: match input {
-                    true => Some(Input::new(rustix::io::fcntl_dupfd_cloexec(master, 3).map_err(failed)?, detach)),
-                    false => None,
-                },
-                outputs: vec![Output::new(master.as_fd(), stdout)],
-                terminal: Some(master.as_fd()),
-            },
-            None => Relay {
-                input: stdin.map(|pipe| Input::new(pipe, &[])),
-                outputs: [(&out, stdout), (&err, stderr)]
-                    .into_iter()
-                    .filter_map(|(pipe, to)| Some(Output::new(pipe.as_ref()?.as_fd(), to)))
-                    .collect(),
-                terminal: None,
-            },
-        };
-        let raw = if input && terminal.is_some() { Raw::set() } else { None };
-        let left = relay.run(self, signals, raw.is_some()).map_err(failed)?;
-        drop(raw);
-        match (left, terminal) {
-            (true, Some(master)) => Ok(Attended::Detached(master)),
-            _ => self.wait().map(Attended::Ended),
-        }
+        Ok(())
     }
 
     fn hand_on(&self, signals: &Signals, master: Option<BorrowedFd<'_>>) {
@@ -241,170 +187,50 @@ impl Process {
             }
         }
     }
-}
 
-/// Standard input, on its way to the process.
-struct Input {
-    /// Closed when all has been typed.
-    to: Option<OwnedFd>,
-    pump: Pump,
-    keys: Keys,
-}
-
-/// Something that the process writes to.
-struct Output<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
-    pump: Pump,
-    open: bool,
-}
-
-impl<'a> Output<'a> {
-    fn new(from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Self {
-        Self { from, to, pump: Pump::new(), open: true }
-    }
-
-    /// Shows what is there; false if that is the end, or all there is for now.
-    fn show(&mut self) -> Result<bool, Errno> {
-        self.open = self.open && self.pump.fill(self.from)?;
-        let any = !self.pump.is_empty();
-        self.pump.drain(self.to)?;
-        Ok(any)
-    }
-}
-
-/// Everything that goes to and fro.
-struct Relay<'a> {
-    input: Option<Input>,
-    outputs: Vec<Output<'a>>,
-    terminal: Option<BorrowedFd<'a>>,
-}
-
-impl Relay<'_> {
-    /// Until the process ends; true if it is to be left alone.
-    fn run(&mut self, process: &Process, signals: &Signals, raw: bool) -> Result<bool, Errno> {
-        let stdin = rustix::stdio::stdin();
+    fn relay(&self, signals: &Signals, master: &OwnedFd, input: bool) -> Result<(), Errno> {
+        let flags = rustix::fs::fcntl_getfl(master)?;
+        rustix::fs::fcntl_setfl(master, flags | rustix::fs::OFlags::NONBLOCK)?;
+        let raw = if input { Raw::set() } else { None };
+        let (mut typed, mut shown) = (Pump::new(), Pump::new());
+        let mut open = input;
+        let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
         loop {
-            let mut fds = vec![
-                PollFd::from_borrowed_fd(process.pidfd(), PollFlags::IN),
+            let wanted = |yes: bool, flag| if yes { flag } else { PollFlags::empty() };
+            let master_flags = PollFlags::IN | wanted(!typed.is_empty(), PollFlags::OUT);
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.pidfd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(master.as_fd(), master_flags),
+                PollFd::from_borrowed_fd(stdin, wanted(open && typed.is_empty(), PollFlags::IN)),
             ];
-            let reads = match &self.input {
-                Some(Input { to: Some(to), pump, .. }) => {
-                    // Not both: what was typed is handed on before more is read.
-                    fds.push(match pump.is_empty() {
-                        true => PollFd::from_borrowed_fd(stdin, PollFlags::IN),
-                        false => PollFd::from_borrowed_fd(to.as_fd(), PollFlags::OUT),
-                    });
-                    pump.is_empty()
+            // A closed standard input would wake this up for ever.
+            let count = if open { fds.len() } else { fds.len() - 1 };
+            retry(|| poll(&mut fds[..count], None))?;
+            let ready: [bool; 4] = std::array::from_fn(|at| at < count && !fds[at].revents().is_empty());
+            self.hand_on(signals, Some(master.as_fd()));
+            if ready[3] && open && !typed.fill(stdin)? {
+                open = false;
+                // Not if a user's own terminal has gone: that is a hang-up.
+                if raw.is_none() {
+                    typed.buffer[0] = END_OF_INPUT;
+                    (typed.start, typed.end) = (0, 1);
                 }
-                _ => false,
-            };
-            let outputs: Vec<_> = self.outputs.iter().filter(|output| output.open).map(|output| output.from).collect();
-            fds.extend(outputs.iter().map(|from| PollFd::from_borrowed_fd(*from, PollFlags::IN)));
-            retry(|| poll(&mut fds, None))?;
-            let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-            let (ended, typed) = (ready(0), ready(2) && reads);
-            process.hand_on(signals, self.terminal);
-            if let Some(input) = &mut self.input
-                && input.advance(typed, stdin, self.terminal.is_some() && !raw)?
-            {
-                return Ok(true);
             }
-            for output in &mut self.outputs {
-                output.show()?;
+            typed.drain(master.as_fd()).ok();
+            if ready[2] && !shown.fill(master.as_fd())? {
+                // Nobody has the terminal any more.
+                return self.forward(signals);
             }
-            if ended {
+            shown.drain(stdout)?;
+            if ready[0] {
                 // What was written last is still to be shown.
-                for output in &mut self.outputs {
-                    while output.show()? {}
+                while shown.fill(master.as_fd())? && !shown.is_empty() {
+                    shown.drain(stdout)?;
                 }
-                return Ok(false);
+                return Ok(());
             }
         }
-    }
-}
-
-impl Input {
-    fn new(to: OwnedFd, detach: &[u8]) -> Self {
-        Self { to: Some(to), pump: Pump::new(), keys: Keys::new(detach) }
-    }
-
-    /// Takes what was typed and hands it on; true if the keys were among it that leave the process alone. With
-    /// `end_key` the end of the input is told by the key for it.
-    fn advance(&mut self, typed: bool, stdin: BorrowedFd<'_>, end_key: bool) -> Result<bool, Errno> {
-        let Some(to) = self.to.as_ref().map(OwnedFd::as_fd) else { return Ok(false) };
-        if typed && !self.pump.fill(stdin)? {
-            if end_key {
-                self.pump.put(&[END_OF_INPUT]);
-                self.pump.drain(to).ok();
-            }
-            // Of a user's own terminal it is a hang-up, which is a signal; a pipe is closed by its owner.
-            self.to = None;
-            return Ok(false);
-        }
-        if typed {
-            match self.keys.sift(self.pump.bytes()) {
-                Sifted::All => {}
-                Sifted::Rest(rest) => self.pump.put(&rest),
-                Sifted::Found => return Ok(true),
-            }
-        }
-        match self.pump.drain(to) {
-            // Nobody reads it any more.
-            Err(Errno::PIPE | Errno::IO) => self.to = None,
-            drained => drained?,
-        }
-        Ok(false)
-    }
-}
-
-/// Looks for the keys that leave a process alone.
-#[derive(Debug)]
-struct Keys {
-    keys: Vec<u8>,
-    /// How many of them have been typed.
-    typed: usize,
-}
-
-/// What is to be handed on of some bytes.
-#[derive(Debug, PartialEq, Eq)]
-enum Sifted {
-    /// All of them.
-    All,
-    /// These.
-    Rest(Vec<u8>),
-    /// Nothing any more: the keys were there.
-    Found,
-}
-
-impl Keys {
-    fn new(keys: &[u8]) -> Self {
-        Self { keys: keys.to_vec(), typed: 0 }
-    }
-
-    /// The beginning of the keys is held back until it is clear that it is none.
-    fn sift(&mut self, bytes: &[u8]) -> Sifted {
-        let Some(first) = self.keys.first() else { return Sifted::All };
-        if self.typed == 0 && !bytes.contains(first) {
-            return Sifted::All;
-        }
-        let mut rest = Vec::with_capacity(bytes.len() + self.typed);
-        for byte in bytes {
-            if self.keys.get(self.typed) != Some(byte) {
-                rest.extend(self.keys.get(..self.typed).unwrap_or_default());
-                self.typed = 0;
-            }
-            if self.keys.get(self.typed) == Some(byte) {
-                self.typed += 1;
-            } else {
-                rest.push(*byte);
-            }
-            if self.typed == self.keys.len() {
-                return Sifted::Found;
-            }
-        }
-        Sifted::Rest(rest)
     }
 }
 
@@ -414,22 +240,5 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
             Err(Errno::INTR) => {}
             other => return other,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_found_over_several_reads_and_nothing_else_is_lost() {
-        let rest = |text: &str| Sifted::Rest(text.as_bytes().to_vec());
-        let mut keys = Keys::new(b"\x10\x11");
-        assert_eq!(keys.sift(b"ls\n"), Sifted::All);
-        assert_eq!(keys.sift(b"a\x10"), rest("a"));
-        assert_eq!(keys.sift(b"b"), rest("\x10b"));
-        assert_eq!(keys.sift(b"\x10\x10"), rest("\x10"));
-        assert_eq!(keys.sift(b"\x11rest"), Sifted::Found);
-        assert_eq!(Keys::new(&[]).sift(b"\x10\x11"), Sifted::All);
     }
 }

@@ -22,6 +22,7 @@
 //! The program that does this is kept from being written through `/proc/PID/exe` by [`crate::exe::protect`].
 
 mod check;
+mod members;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -67,7 +68,8 @@ const NAMESPACES: [(&str, Kinds); 8] = [
 pub struct Target {
     /// Its first process.
     first: Pid,
-    /// The process whose namespaces are entered.
+    /// The process whose namespaces are entered, by its number and for certain.
+    number: Pid,
     entered: OwnedFd,
     /// Those of them that this process is not in itself.
     kinds: Kinds,
@@ -123,20 +125,21 @@ impl Target {
             Err(Error::Call { errno: Errno::ACCESS, .. }) => match oldest_child(first) {
                 Some(child) => {
                     let fd = open(child)?;
-                    (kinds(child)?, Some(fd))
+                    (kinds(child)?, Some((child, fd)))
                 }
                 None => (kinds(first)?, None),
             },
             kinds => (kinds?, None),
         };
         // All that was read was the container's, and no later process's with the same number.
-        if has_ended(fd.as_fd()) || entered.as_ref().is_some_and(|fd| has_ended(fd.as_fd())) {
+        if has_ended(fd.as_fd()) || entered.as_ref().is_some_and(|(_, fd)| has_ended(fd.as_fd())) {
             return Err(gone());
         }
         if !kinds.contains(Kinds::MOUNT) {
             return Err(Error::invalid("container", format!("process {pid} is in no container")));
         }
-        Ok(Self { first, entered: entered.unwrap_or(fd), kinds, maps: maps? })
+        let (number, entered) = entered.unwrap_or((first, fd));
+        Ok(Self { first, number, entered, kinds, maps: maps? })
     }
 
     /// Whether its processes are stopped.

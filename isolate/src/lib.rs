@@ -51,7 +51,7 @@ mod sys;
 mod sysctl;
 mod tty;
 
-pub use cgroup::CgroupError;
+pub use cgroup::{CgroupError, Usage};
 pub use error::Error;
 pub use oci_spec::runtime as oci;
 pub use parent::Container;

@@ -1,5 +1,7 @@
 //! `lamel exec`
 
+mod relay;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal as _;
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail};
-use lamel_isolate::attach::{Attended, Pipes, Signals, terminal_size};
+use lamel_isolate::attach::{Signals, terminal_size};
 use lamel_isolate::exec::{Options, Target};
 use lamel_isolate::oci::{BoxBuilder, Capabilities, Capability, LinuxCapabilities, Process, Spec, User};
 use lamel_isolate::user::Identity;
@@ -17,14 +19,15 @@ use lamel_isolate::{Error, caps, exe};
 use lamel_unionfs::mount::{Side, daemonize};
 use rustix::io::Errno;
 
-use super::keys;
 use super::record::Record;
 use super::settings::Settings;
 use super::state::{State, Status};
+use super::terminal::DetachKeys;
 use crate::image::StoreArgs;
 use crate::launch::{complain, warn};
 use crate::run::environment::{EnvironmentArgs, TERM};
 use crate::run::filter_cache;
+use relay::{Attended, Pipes, attend};
 
 /// What docker exits with if there is nothing to run a command in, if it cannot be run, and if it is not there.
 const NO_CONTAINER: u8 = 1;
@@ -37,7 +40,7 @@ const CLOSED_ON_EXEC: u32 = 0o2_000_000;
 ///
 /// The command gets the container's namespaces, control groups, limits, system call filter and
 /// variables. It ends with the container, and without a terminal also with this program.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit status: the command's own; 128+N if signal N ended it; 126 if it cannot be run; 127 if it is not
 there; 1 if there is no such container, or it does not run.
@@ -57,8 +60,8 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     detach: bool,
     /// Keys that leave the command alone in its terminal
-    #[arg(long, value_name = "KEYS", default_value = keys::DEFAULT)]
-    detach_keys: String,
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: DetachKeys,
     #[command(flatten)]
     environment: EnvironmentArgs,
     /// Working directory inside [default: the container's]
@@ -107,7 +110,6 @@ fn attempt(args: &Args) -> Result<i32> {
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         bail!("the input device is not a TTY: -t with -i needs a terminal for standard input");
     }
-    let detach = keys::parse(&args.detach_keys)?;
     let record = super::containers(&args.store)?.find(&args.container)?;
     let (target, spec) = (find(&record)?, record.spec()?);
     let identity = args.user.as_ref().map(|user| target.resolve_user(user, &record.settings.groups)).transpose()?;
@@ -128,8 +130,8 @@ fn attempt(args: &Args) -> Result<i32> {
         started.leave();
         return Ok(0);
     }
-    match started.attend_or_leave(&signals, args.interactive, pipes, &detach)? {
-        Attended::Ended(exit) => Ok(exit.code()),
+    match attend(&mut started, &signals, args.interactive, pipes, &args.detach_keys)? {
+        Attended::Ended => Ok(started.wait()?.code()),
         Attended::Detached(master) => {
             started.leave();
             hold(master)

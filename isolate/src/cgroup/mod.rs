@@ -7,6 +7,7 @@
 
 mod devices;
 mod follow;
+mod usage;
 mod v1;
 mod v2;
 
@@ -20,7 +21,8 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 
-pub(crate) use follow::{follow, is_frozen};
+pub(crate) use follow::{follow, is_frozen, memberships};
+pub use usage::Usage;
 pub(crate) use v1::Hierarchy;
 
 /// How the names of groups begin that lamel makes of itself.

@@ -228,6 +228,17 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The namespace above one of pids (ioctl_ns(2)); an error if it cannot be seen from here.
+pub(crate) fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    /// `_IO(0xb7, 0x2)`
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
+    check(fd.into())?;
+    // SAFETY: the kernel has just made it for this caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// One ended child, without waiting: its id and its wait status.
 pub(crate) fn reap() -> Result<Option<(i32, i32)>, Errno> {
     let mut status = 0;
