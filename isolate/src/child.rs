@@ -174,7 +174,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             rustix::process::umask(Mode::from_raw_mode(*mask));
             Ok(())
         }
-        Step::Init => init::fork(process::close_all).called("clone"),
+        Step::Init => init::fork(plan.command_line, process::close_all).called("clone"),
         Step::Exec => start(state),
     }
 }

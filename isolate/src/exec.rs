@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | the one that joins | how likely it is killed | while `/proc/self` is its own to write: who hides has none |
 //! | | standard streams; all else is closed later | the program's own, set once |
+//! | | lamel's own command line is overwritten | the kernel shows it to everybody who sees the process |
 //! | | it hides (is not dumpable) | before anybody of the container can reach it; without that, who is root there reads its memory and opens its descriptors (CVE-2016-9962) |
 //! | | all namespaces, in one call | the kernel takes the user namespace first, whose capabilities the others need, and takes all or none; a pidfd means this one process, whatever becomes of its number |
 //! | | it hides again | entering a user namespace makes it what `fs.suid_dumpable` says |
@@ -47,7 +48,7 @@ use crate::plan;
 use crate::process::Process;
 use crate::seccomp::Cache;
 use crate::sync::{self, ChildEnd, Message};
-use crate::sys::process::{self, Cloned};
+use crate::sys::process::{self, Cloned, CommandLine};
 use crate::user::{self, Accounts, Identity};
 use crate::{parent, tty};
 
@@ -154,6 +155,12 @@ impl Target {
         self.maps.uid_inside(outside)
     }
 
+    /// The same of a group.
+    #[must_use]
+    pub fn gid_inside(&self, outside: u32) -> Option<u32> {
+        self.maps.gid_inside(outside)
+    }
+
     /// Whether its processes may choose their supplementary groups.
     #[must_use]
     pub fn allows_groups(&self) -> bool {
@@ -230,6 +237,7 @@ impl Target {
                 .transpose()?,
             streams,
             preserved,
+            command_line: CommandLine::find(),
         };
         let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let keyring = keyring.then_some(name.as_str());
@@ -288,6 +296,7 @@ pub(crate) struct Entry {
     oom_score_adj: Option<CString>,
     streams: [Option<OwnedFd>; 3],
     pub(crate) preserved: u32,
+    command_line: Option<CommandLine>,
 }
 
 impl Entry {
@@ -311,6 +320,9 @@ impl Entry {
         }
         if let Some(stream) = stderr {
             rustix::stdio::dup2_stderr(stream).called("dup2")?;
+        }
+        if let Some(command_line) = self.command_line {
+            command_line.replace(b"lamel-exec");
         }
         enter(self.target.as_fd(), self.kinds)?;
         process::close_others(socket, self.preserved).called("close_range")

@@ -91,6 +91,13 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
     Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec(), way, groups: way != Way::Single && !denied })
 }
 
+fn inside(map: &[LinuxIdMapping], outside: u32) -> Option<u32> {
+    map.iter().find_map(|line| {
+        let at = outside.checked_sub(line.host_id()).filter(|at| *at < line.size())?;
+        line.container_id().checked_add(at)
+    })
+}
+
 /// Reads a map as the kernel shows it.
 fn parse(text: &str) -> Vec<LinuxIdMapping> {
     let line = |line: &str| {
@@ -140,10 +147,12 @@ impl IdMaps {
 
     /// The id inside that is this one outside.
     pub(crate) fn uid_inside(&self, outside: u32) -> Option<u32> {
-        self.uids.iter().find_map(|line| {
-            let at = outside.checked_sub(line.host_id()).filter(|at| *at < line.size())?;
-            line.container_id().checked_add(at)
-        })
+        inside(&self.uids, outside)
+    }
+
+    /// The same of a group.
+    pub(crate) fn gid_inside(&self, outside: u32) -> Option<u32> {
+        inside(&self.gids, outside)
     }
 
     /// Whether processes in the namespace may change their supplementary groups.

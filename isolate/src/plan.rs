@@ -52,6 +52,7 @@ use crate::rootfs::{self, Inside, Root};
 use crate::seccomp::Cache;
 use crate::spec::{self, Config};
 use crate::sys::bpf::Instruction;
+use crate::sys::process::CommandLine;
 use crate::sysctl;
 
 pub(crate) use process::Program;
@@ -95,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) oom_score_adj: Option<i32>,
     /// How many descriptors after the standard streams the program gets.
     pub(crate) preserved: u32,
+    /// Of lamel itself, where the container would see it.
+    pub(crate) command_line: Option<CommandLine>,
     /// The program is killed when its parent ends.
     pub(crate) ends_with_parent: bool,
 }
@@ -126,6 +129,7 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
         preserved: 0,
+        command_line: if options.init { CommandLine::find() } else { None },
         ends_with_parent: true,
     })
 }
@@ -163,6 +167,7 @@ pub(crate) fn exec(
         // The one that joins takes it along.
         oom_score_adj: None,
         preserved,
+        command_line: None,
         ends_with_parent,
     })
 }

@@ -258,7 +258,7 @@ impl<'a> Around<'a> {
             }
             Column::Uid => inside.map_or_else(|| "?".to_owned(), |uid| uid.to_string()),
             Column::HostUid => process.uid.to_string(),
-            Column::Gid => process.gid.to_string(),
+            Column::Gid => self.target.gid_inside(process.gid).map_or_else(|| "?".to_owned(), |gid| gid.to_string()),
             Column::Pid => process.pid.to_string(),
             Column::InsidePid => process.inside.to_string(),
             Column::Ppid => process.ppid.to_string(),

@@ -228,6 +228,39 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Where the kernel keeps the words that this program was started with, which `/proc/PID/cmdline` shows to everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    start: usize,
+    len: usize,
+}
+
+impl CommandLine {
+    /// This process's own; none if the kernel does not tell.
+    pub(crate) fn find() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Fields 48 and 49 (proc_pid_stat(5)), of which the third is the first after the name.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(48 - 3).map(str::parse::<usize>);
+        let (start, end) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        let len = end.checked_sub(start)?;
+        (start != 0 && (1..=MAX_COMMAND_LINE).contains(&len)).then_some(Self { start, len })
+    }
+
+    /// Puts `name` in their place, in a process that was cloned and never asks for them.
+    pub(crate) fn replace(self, name: &[u8]) {
+        let name = name.get(..self.len.min(name.len())).unwrap_or_default();
+        // SAFETY: the kernel has put the words there, into writable memory of this process's own stack, and says so
+        // of this very program; the child has a copy of it, and the one who runs in it reads no arguments.
+        unsafe {
+            std::ptr::write_bytes(self.start as *mut u8, 0, self.len);
+            std::ptr::copy_nonoverlapping(name.as_ptr(), self.start as *mut u8, name.len());
+        }
+    }
+}
+
+/// The longest that the kernel takes.
+const MAX_COMMAND_LINE: usize = 8 * 1024 * 1024;
+
 /// The namespace above one of pids (ioctl_ns(2)); an error if it cannot be seen from here.
 pub(crate) fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     /// `_IO(0xb7, 0x2)`
