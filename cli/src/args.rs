@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
-use crate::{bench, container, diff, explain, image, launch, mount, run as runner, r#try as trial};
+use crate::{bench, container, diff, explain, image, launch, mount, r#try as trial};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -29,7 +29,6 @@ enum Command {
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
-    Run(Box<runner::Args>),
     #[command(flatten)]
     Container(container::Command),
     Try(trial::Args),
@@ -85,7 +84,6 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
-        Command::Run(args) => return runner::run(&args, &lamel.log),
         Command::Container(command) => return container::run(command, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),

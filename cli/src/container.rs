@@ -1,21 +1,39 @@
 //! Containers: the commands that make, run and look at them, a file each.
 //!
 //! Reading order: `settings` and `state` (what is on the disk), `record` and `records` (one container, and all of
-//! them), then the commands.
+//! them), `monitor` (the process that each has on the host), `wire` and `control` (what is said to it), then the
+//! commands.
 
+pub(crate) mod control;
+pub(crate) mod events;
+pub(crate) mod monitor;
 pub(crate) mod record;
 pub(crate) mod records;
 pub(crate) mod settings;
+pub(crate) mod signal;
+pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod terminal;
+pub(crate) mod wire;
 
+mod attach;
+mod create;
 mod exec;
+mod health;
+mod kill;
+mod log;
 mod names;
+mod pause;
 mod process;
 mod remove;
 mod rename;
+mod restart;
+mod rm;
+mod run;
 mod stats;
-mod terminal;
+mod stop;
 mod top;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -25,11 +43,25 @@ use clap::Subcommand;
 use crate::image::StoreArgs;
 use crate::launch::complain;
 use crate::log::LogArgs;
+use crate::output::print;
+use crate::run::failure_code;
+use monitor::NotStarted;
 use records::Containers;
 
 /// What is done with containers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Run(Box<run::Args>),
+    Create(Box<create::Args>),
+    Start(start::Args),
+    Attach(attach::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Restart(restart::Args),
+    Pause(pause::Args),
+    Unpause(pause::UnpauseArgs),
+    Wait(wait::Args),
+    Rm(rm::Args),
     Rename(rename::Args),
     Exec(exec::Args),
     Top(top::Args),
@@ -38,7 +70,19 @@ pub(crate) enum Command {
 
 /// Does it; the exit status is this program's.
 pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
+    let runs = matches!(command, Command::Run(_));
     let done = log.init().and_then(|()| match command {
+        Command::Run(args) => run::run(&args),
+        Command::Create(args) => create::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Start(args) => start::run(&args),
+        Command::Attach(args) => attach::run(&args),
+        Command::Stop(args) => stop::run(&args),
+        Command::Kill(args) => kill::run(&args),
+        Command::Restart(args) => restart::run(&args),
+        Command::Pause(args) => pause::run(&args),
+        Command::Unpause(args) => pause::unpause(&args),
+        Command::Wait(args) => wait::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Stats(args) => stats::run(&args).map(|()| ExitCode::SUCCESS),
@@ -46,11 +90,52 @@ pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
     });
     done.unwrap_or_else(|error| {
         complain("lamel", &error);
-        ExitCode::FAILURE
+        match error.downcast_ref::<NotStarted>() {
+            Some(failed) => ExitCode::from(failed.code),
+            None if runs => ExitCode::from(failure_code(&error)),
+            None => ExitCode::FAILURE,
+        }
     })
 }
 
 /// The containers of a store.
 pub(crate) fn containers(store: &StoreArgs) -> Result<Containers> {
     Containers::open(&store.path()?)
+}
+
+/// A container's exit code as this program's.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+}
+
+/// Does something with each of the named, and prints what comes of it. What fails is told, and the others are done.
+fn each(names: &[String], act: impl Fn(&str) -> Result<Option<String>>) -> Result<ExitCode> {
+    tell(names.iter().map(|name| act(name)))
+}
+
+/// The same with all of them at the same time.
+fn each_at_once(names: &[String], act: impl Fn(&str) -> Result<Option<String>> + Sync) -> Result<ExitCode> {
+    if names.len() < 2 {
+        return each(names, act);
+    }
+    std::thread::scope(|scope| {
+        let act = &act;
+        let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || act(name))).collect();
+        let panicked = |_| Err(anyhow::anyhow!("a thread panicked"));
+        tell(threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)))
+    })
+}
+
+fn tell(results: impl Iterator<Item = Result<Option<String>>>) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for result in results {
+        match result {
+            Ok(line) => print(line.map(String::into_bytes))?,
+            Err(error) => {
+                complain("lamel", &error);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use lamel_isolate::attach::terminal_size;
 use lamel_isolate::{Options as ContainerOptions, exe, oci, seccomp};
 use lamel_unionfs::diff::{Change, diff};
 use lamel_unionfs::mount::{self, Side};
@@ -269,7 +270,6 @@ impl Caller {
 
     fn run_in(&self, view: &View, args: &Args) -> Result<i32> {
         let container = run::Args {
-            rootfs: view.0.clone(),
             interactive: true,
             tty: self.terminal && std::io::stdout().is_terminal(),
             network: args.network,
@@ -277,10 +277,12 @@ impl Caller {
             workdir: Some(self.cwd.clone()),
             environment: EnvironmentArgs::inherited(),
             identity: IdentityArgs::one(self.ids, !self.is_root()),
-            command: args.command.clone(),
             ..run::Args::default()
         };
-        let mut spec = config::spec(&container, &view.0, &self.id)?;
+        let mut spec = config::spec(&container, &args.command, &config::OfImage::default(), &view.0, &self.id)?;
+        let home_of_user = !config::has_home(&spec);
+        config::set_user(&mut spec, &container.identity.resolve(&view.0)?, home_of_user);
+        config::set_size(&mut spec, terminal_size())?;
         self.show_the_host(&mut spec)?;
         let mut options = ContainerOptions::new(view.0.clone(), self.id.clone());
         options.init = true;

@@ -51,6 +51,15 @@ pub fn mapping(inside: u32, outside: u32, len: u32) -> LinuxIdMapping {
     LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(len).build().unwrap_or_default()
 }
 
+/// Gives its maps to a process that has just moved into a user namespace of its own, and waits for them.
+///
+/// # Errors
+/// The maps contradict themselves, or this user may not give them.
+pub fn give(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<(), Error> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| Error::call("write uid_map", pid.to_string())(Errno::SRCH))?;
+    plan(uids, gids)?.write(pid)
+}
+
 /// The first range that `/etc/subuid` or `/etc/subgid` gives a user.
 #[must_use]
 pub fn subordinate(file: &str, name: Option<&str>, id: u32) -> Option<Range> {

@@ -37,6 +37,11 @@ impl Containers {
         Ok(Self { root })
     }
 
+    /// Where it is written down what happened.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.root.with_file_name("events")
+    }
+
     /// The container of a name, an id, or an id's first digits that no other has.
     pub(crate) fn find(&self, text: &str) -> Result<Record> {
         let missing = || format!("No such container: {text}");

@@ -14,8 +14,8 @@ use super::record::Record;
 use super::state::Status;
 use super::top::host_memory;
 use crate::image::StoreArgs;
-use crate::image::human::{columns, size};
-use crate::image::template::Template;
+use crate::output::human::{columns, size};
+use crate::output::template::Template;
 use crate::launch::warn;
 use crate::output::print;
 

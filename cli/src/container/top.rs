@@ -13,7 +13,7 @@ use lamel_isolate::exec::Target;
 use super::exec::find;
 use super::process::{Process, plain};
 use crate::image::StoreArgs;
-use crate::image::human::columns;
+use crate::output::human::columns;
 use crate::output::print;
 
 /// A day, in seconds.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_image::platform::Platform;
-use lamel_image::store::{Image, Named, Store};
+use lamel_image::store::{Image, Named, Store, StoreError};
 
 /// The environment variable that names the store.
 const ROOT_VARIABLE: &str = "LAMEL_ROOT";
@@ -68,4 +68,9 @@ pub(crate) fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Re
         bail!("{name} is for {}, not for {wanted}", image.config.platform());
     }
     Ok((named, image))
+}
+
+/// Whether [`find`] failed because there is no such image, or none for the platform.
+pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::NoImage(_) | StoreError::NoPlatform { .. } | StoreError::NoBlob(_)))
 }
