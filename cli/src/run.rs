@@ -23,6 +23,7 @@ const NOT_FOUND: u8 = 127;
 
 /// How a container is run.
 #[derive(Debug, Default, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Run over this directory instead of an image
     #[arg(long, value_name = "DIR")]

@@ -88,7 +88,9 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
     }
     let own = |map: &[LinuxIdMapping], id: u32| matches!(map, [only] if only.size() == 1 && only.host_id() == id);
     let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let way = if euid.is_root() {
+    // In a user namespace of a plain user's this is whoever made it, whatever his id there.
+    let any = rustix::thread::CapabilitySet::SETUID | rustix::thread::CapabilitySet::SETGID;
+    let way = if rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(any)) {
         Way::Direct
     } else if own(uids, euid.as_raw()) && own(gids, egid.as_raw()) {
         Way::Single
