@@ -14,10 +14,10 @@ use super::record::Record;
 use super::state::Status;
 use super::top::host_memory;
 use crate::image::StoreArgs;
-use crate::output::human::{columns, size};
-use crate::output::template::Template;
 use crate::launch::warn;
+use crate::output::human::{columns, size};
 use crate::output::print;
+use crate::output::template::Template;
 
 /// Time between two looks at what a container uses.
 const INTERVAL: Duration = Duration::from_secs(1);
