@@ -62,6 +62,14 @@ pub enum Error {
         /// What it found.
         why: String,
     },
+    /// There is no such working directory, or it is not for the container's user to enter.
+    #[error("entering the working directory {path}: {errno}")]
+    Directory {
+        /// As it was given.
+        path: String,
+        /// What the kernel answered.
+        errno: Errno,
+    },
     /// The container's program cannot be run.
     #[error("exec {program:?}: {}", program_fault(*.errno))]
     Program {

@@ -186,6 +186,7 @@ fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
     let errno = Errno::from_raw_os_error(errno);
     match plan.steps.get(step) {
         Some(Step::Exec) if what == "execve" => Error::Program { program: plan.program.name.clone(), errno },
+        Some(Step::Enter(path)) => Error::Directory { path: path.to_string_lossy().into_owned(), errno },
         _ => Error::Step { doing: doing(plan, step), call: what, errno },
     }
 }

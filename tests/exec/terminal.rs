@@ -124,8 +124,10 @@ fn without_t_the_user_s_terminal_stays_his_own() {
 fn a_terminal_is_out_of_the_container_s_devpts_or_there_is_none() {
     let running = Running::start(Who::Root, &["--privileged"]);
     assert_eq!(running.exec(&["-t"], "tty; test -t 0 && test -t 1 && echo all").replace('\r', ""), "/dev/pts/0\nall");
-    running.exec(&[], "umount -l /dev/pts && mknod /dev/pts/ptmx c 5 2");
+    running.exec(&[], "umount -l /dev/pts; touch /dev/pts/ptmx");
     running.refused(&["-t"], 126, "not of a devpts");
+    running.exec(&[], "rm /dev/pts/ptmx; mknod /dev/pts/ptmx c 5 2");
+    running.refused(&["-t"], 126, "/dev/pts/ptmx");
     running.exec(&[], "rm /dev/pts/ptmx; ln -s /dev/ptmx /dev/pts/ptmx");
     running.refused(&["-t"], 126, "symbolic links");
 }

@@ -26,7 +26,9 @@ echo "= masks"; for p in acpi asound interrupts kcore keys latency_stats sched_d
 for p in firmware dev/block fs/cgroup; do echo "$p $(ls -A /sys/$p | wc -l)"; done
 for p in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel/uevent_helper /proc/irq/default_smp_affinity; do
     (: > $p) 2> /dev/null && echo "writable $p"; done
-echo "= environment"; env | sort | grep -v SHLVL; pwd; umask; ulimit -n
+echo "= environment"; env | sort | grep -v SHLVL; pwd; umask
+echo "= limits"; tail -n +2 /proc/self/limits; cat /proc/self/oom_score_adj
+echo "= cgroup"; cat /proc/self/cgroup
 echo "= ns"; for n in cgroup ipc mnt net pid uts user time; do test "$(readlink /proc/self/ns/$n)" = "$(cat /etc/ns-$n)" && echo "host's $n"; done
 echo "= time"; cat /proc/self/timens_offsets | awk '{ print $1, $2 }'
 echo "= probe"; probe

@@ -94,6 +94,21 @@ fn users_groups_and_capabilities() {
     }
 }
 
+/// CVE-2022-36109, CVE-2022-2989, CVE-2023-25173: a group that may not, by a file's mode, may not by leaving it either.
+#[test]
+fn a_group_that_is_denied_is_denied() {
+    for who in [Who::Root, Who::User] {
+        let ground = Ground::new(who);
+        fs::write(ground.root().join("etc/passwd"), "root:x:0:0::/:\nme:x:1000:100::/:\n").unwrap();
+        let script = "echo secret > /tmp/denied; chgrp 100 /tmp/denied; chmod 604 /tmp/denied; chmod 777 /tmp";
+        ground.run(&[], script);
+        for user in ["me", "1000:100", "me:users"] {
+            let look = "cat /tmp/denied 2> /dev/null || echo denied; grep ^Groups: /proc/self/status | grep -cw 100";
+            assert_eq!(ground.run(&["-u", user], look), "denied\n1", "{who:?} {user}");
+        }
+    }
+}
+
 #[test]
 fn a_plain_user_keeps_his_id_where_he_asks_for_it() {
     for who in [Who::User, Who::Alone] {
@@ -265,6 +280,8 @@ fn an_init_reaps_and_hands_signals_on() {
         // init, the shell, ls, wc; the orphan was reaped; what init has in memory is nobody's to read.
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!((lines[0], lines[2]), ("lamel-init", "0"), "{who:?}: {said}");
+        // Neither are the words that lamel was given.
+        assert_eq!(ground.run(&["--init", "-e", "A=word"], "tr -d '\\0' < /proc/1/cmdline"), "lamel-init", "{who:?}");
         assert!(lines[1].parse::<u32>().unwrap() <= 4, "{who:?}: {said}");
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 fn status(error: Option<&Error>) -> u8 {
     match error {
         None | Some(Error::NotRunning { .. } | Error::Paused | Error::Cgroup(_) | Error::Call { .. }) => NO_CONTAINER,
-        Some(Error::Program { errno: Errno::NOENT, .. } | Error::Step { errno: Errno::NOENT, .. }) => NOT_FOUND,
+        Some(Error::Program { errno: Errno::NOENT, .. } | Error::Directory { errno: Errno::NOENT, .. }) => NOT_FOUND,
         Some(_) => NOT_RUNNABLE,
     }
 }
