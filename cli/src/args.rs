@@ -31,6 +31,9 @@ enum Command {
     Bench(bench::Args),
     #[command(flatten)]
     Container(container::Command),
+    /// The commands of containers, as docker groups them; and `prune`
+    #[command(subcommand, name = "container")]
+    Containers(container::Group),
     Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
@@ -85,6 +88,7 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Container(command) => return container::run(command, &lamel.log),
+        Command::Containers(group) => return container::run_group(group, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };

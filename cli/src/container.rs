@@ -19,12 +19,19 @@ pub(crate) mod wire;
 mod attach;
 mod create;
 mod exec;
+mod filter;
 mod health;
+mod inspect;
 mod kill;
+mod listed;
 mod log;
+mod logs;
 mod names;
 mod pause;
+mod port;
 mod process;
+mod prune;
+mod ps;
 mod remove;
 mod rename;
 mod restart;
@@ -32,6 +39,7 @@ mod rm;
 mod run;
 mod stats;
 mod stop;
+mod time;
 mod top;
 mod wait;
 
@@ -66,14 +74,61 @@ pub(crate) enum Command {
     Exec(exec::Args),
     Top(top::Args),
     Stats(stats::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Inspect(inspect::Args),
+    Port(port::Args),
+    Events(events::Args),
+    #[command(hide = true)]
+    RemoveTree(remove::Args),
+}
+
+/// The commands of `lamel container`: all of them, as docker groups them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// List containers
+    #[command(alias = "list")]
+    Ls(ps::Args),
+    Prune(prune::Args),
+    #[command(flatten)]
+    Other(Command),
 }
 
 /// Does it; the exit status is this program's.
 pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
     let runs = matches!(command, Command::Run(_));
-    let done = log.init().and_then(|()| match command {
+    let done = log.init().and_then(|()| perform(command));
+    done.unwrap_or_else(|error| {
+        complain("lamel", &error);
+        match error.downcast_ref::<NotStarted>() {
+            Some(failed) => ExitCode::from(failed.code),
+            None if runs => ExitCode::from(failure_code(&error)),
+            None => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// The same for `lamel container`.
+pub(crate) fn run_group(group: Group, log: &LogArgs) -> ExitCode {
+    let done = match group {
+        Group::Other(command) => return run(command, log),
+        Group::Ls(args) => return run(Command::Ps(args), log),
+        Group::Prune(args) => log.init().and_then(|()| prune::run(&args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain("lamel", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<ExitCode> {
+    let quietly = |done: Result<()>| done.map(|()| ExitCode::SUCCESS);
+    match command {
         Command::Run(args) => run::run(&args),
-        Command::Create(args) => create::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Create(args) => quietly(create::run(&args)),
         Command::Start(args) => start::run(&args),
         Command::Attach(args) => attach::run(&args),
         Command::Stop(args) => stop::run(&args),
@@ -83,19 +138,17 @@ pub(crate) fn run(command: Command, log: &LogArgs) -> ExitCode {
         Command::Unpause(args) => pause::unpause(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Rename(args) => quietly(rename::run(&args)),
         Command::Exec(args) => exec::run(&args),
-        Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Stats(args) => stats::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Rename(args) => rename::run(&args).map(|()| ExitCode::SUCCESS),
-    });
-    done.unwrap_or_else(|error| {
-        complain("lamel", &error);
-        match error.downcast_ref::<NotStarted>() {
-            Some(failed) => ExitCode::from(failed.code),
-            None if runs => ExitCode::from(failure_code(&error)),
-            None => ExitCode::FAILURE,
-        }
-    })
+        Command::Top(args) => quietly(top::run(&args)),
+        Command::Stats(args) => quietly(stats::run(&args)),
+        Command::Ps(args) => quietly(ps::run(&args)),
+        Command::Logs(args) => quietly(logs::run(&args)),
+        Command::Inspect(args) => quietly(inspect::run(&args)),
+        Command::Port(args) => quietly(port::run(&args)),
+        Command::Events(args) => quietly(events::run(&args)),
+        Command::RemoveTree(args) => quietly(remove::run(&args)),
+    }
 }
 
 /// The containers of a store.

@@ -230,7 +230,11 @@ fn begin(
         let nested = matches!(parting, Parting::User { .. });
         let equipment = Equipment { signals, listener, log, union, client };
         let mut monitor = Box::new(Monitor::new(containers, record, state, (spec, nested), options, equipment));
-        monitor.start()?;
+        // The standard streams are about to be the container's.
+        let caller = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).context("standard error")?;
+        for note in monitor.start()? {
+            rustix::io::write(&caller, format!("lamel: note: {note}\n").as_bytes()).ok();
+        }
         Ok(monitor)
     };
     match make() {

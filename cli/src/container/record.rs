@@ -220,7 +220,7 @@ mod tests {
         drop(record.make_lock().unwrap());
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| (0..500).for_each(|_| drop(record.has_monitor().unwrap())));
+                scope.spawn(|| (0..500).for_each(|_| assert!(record.has_monitor().is_ok())));
             }
             for _ in 0..500 {
                 assert!(record.hold().unwrap().is_some());

@@ -27,8 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LONG_RUN: Duration = Duration::from_secs(10);
 
 impl Monitor {
-    /// Starts the container. On return its program runs, and everybody can read so.
-    pub(super) fn start(&mut self) -> Result<()> {
+    /// Starts the container. On return its program runs, and everybody can read so. What comes back is to be said aloud.
+    pub(super) fn start(&mut self) -> Result<Vec<String>> {
         let settings = &self.record.settings;
         let identity = user::resolve(&self.record.root(), &settings.user, &settings.groups)?;
         config::set_user(&mut self.spec, &identity, settings.home_of_user);
@@ -45,9 +45,7 @@ impl Monitor {
         };
         let mut container = Container::start(&spec, &self.options)?;
         drop(lent);
-        for note in container.notes() {
-            tracing::warn!("note: {note}");
-        }
+        let notes = container.notes().to_vec();
         if let Some(master) = container.take_terminal() {
             streams = Streams::terminal(master)?;
         }
@@ -65,7 +63,7 @@ impl Monitor {
         (self.kill_at, self.start_at, self.again) = (None, None, false);
         self.run = Some(Run { container, streams, input: Vec::new(), input_ends: false });
         self.tell_event("start", &[]);
-        Ok(())
+        Ok(notes)
     }
 
     /// What is to be done once the first process has ended. `false`: the monitor's work is done.
@@ -121,7 +119,7 @@ impl Monitor {
             self.state.restarts += 1;
         }
         match self.start() {
-            Ok(()) => {
+            Ok(_) => {
                 if !by_policy {
                     self.tell_event("restart", &[]);
                 }
@@ -221,7 +219,8 @@ fn outside(spec: &Spec, (uid, gid): (u32, u32)) -> (u32, u32) {
         let Some(maps) = maps else { return id };
         let place = |map: &LinuxIdMapping| {
             let at = id.checked_sub(map.container_id()).filter(|at| *at < map.size())?;
-            map.host_id().checked_add(at)
+            // The last number is no id.
+            map.host_id().checked_add(at).filter(|id| *id != u32::MAX)
         };
         maps.iter().find_map(place).unwrap_or(id)
     };

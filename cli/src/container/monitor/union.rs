@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use lamel_image::store::{Image, Store};
 use lamel_image::view::View;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_unionfs::Options;
+use lamel_unionfs::layer::Layer;
 use lamel_unionfs::mount;
 use lamel_unionfs::options::{IdRange, XattrPermissions};
 
@@ -54,7 +56,8 @@ pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
         // Who may not give it away shows it as his own.
         std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
     }
-    let mounted = mount::mount_over(&options, &[opened.layer.clone()])?;
+    let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
+    let mounted = mount::mount_over(&options, &below)?;
     let (end, ended) = channel();
     let serve = move || {
         if let Err(error) = mounted.serve_without_signals() {
