@@ -21,6 +21,7 @@ mod create;
 mod exec;
 mod filter;
 mod health;
+pub(crate) mod healthcheck;
 mod inspect;
 mod kill;
 mod listed;
@@ -74,6 +75,7 @@ pub(crate) enum Command {
     Exec(exec::Args),
     Top(top::Args),
     Stats(stats::Args),
+    Healthcheck(healthcheck::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -142,6 +144,7 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Exec(args) => exec::run(&args),
         Command::Top(args) => quietly(top::run(&args)),
         Command::Stats(args) => quietly(stats::run(&args)),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Ps(args) => quietly(ps::run(&args)),
         Command::Logs(args) => quietly(logs::run(&args)),
         Command::Inspect(args) => quietly(inspect::run(&args)),

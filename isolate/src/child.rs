@@ -221,7 +221,7 @@ fn start(state: &State<'_>) -> Result<(), Fault> {
         rustix::process::set_parent_process_death_signal(None).called("prctl PR_SET_PDEATHSIG")?;
     }
     process::reset_signals().called("sigprocmask")?;
-    process::close_on_exec(state.plan.preserved).called("close_range")?;
+    process::close_on_exec_after(state.plan.preserved).called("close_range")?;
     // A parent that died before that sent no signal, and hears no word.
     state.socket.ready().called("sendmsg")?;
     let mut worst = Errno::NOENT;

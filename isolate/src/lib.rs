@@ -3,8 +3,8 @@
 //!
 //! Reading order: `spec` (what of a configuration is accepted), `plan` (the
 //! ordered steps and why they stand in that order), `parent` and `child` (the
-//! two processes that perform it) with `sync` between them, then one file for
-//! each mechanism. `SEMANTICS.md` beside this file says what is promised, with
+//! two processes that perform it) with `sync` between them, then `exec` (one
+//! process more in a container that runs) and one file for each mechanism. `SEMANTICS.md` beside this file says what is promised, with
 //! its tests.
 //!
 //! # Threat model

@@ -49,3 +49,24 @@ fn a_check_that_takes_too_long_is_ended() {
     );
     eventually("nobody is left", || running.exec(&[], "set -- /proc/[0-9]*; echo $#") == "2");
 }
+
+#[test]
+fn a_container_s_own_check_is_run_on_request() {
+    for who in EVERYBODY {
+        let options = ["--health-cmd", "test -e /tmp/well || { echo not well; exit 1; }", "--health-timeout", "10s"];
+        let running = Running::start(who, &options);
+        let run = || {
+            let line = running.lamel("healthcheck", &[]);
+            let mut command = std::process::Command::new(line.get_program());
+            let words: Vec<_> = line.get_args().collect();
+            // `healthcheck run --root STORE c`
+            let at = words.iter().position(|word| *word == "healthcheck").unwrap();
+            command.args(&words[..=at]).arg("run").args(&words[at + 1..]).arg("c");
+            spawn_captured(command, Duration::from_secs(20))
+        };
+        let out = run();
+        assert_eq!((out.status.code(), out.stdout.as_str()), (Some(1), "unhealthy\nnot well\n"), "{}", out.stderr);
+        running.exec(&[], "touch /tmp/well");
+        assert_eq!(run().status.code(), Some(0));
+    }
+}

@@ -187,6 +187,29 @@ fn limits_hold() {
         ground.run(&["--ulimit", "nofile=100:200", "--ulimit", "core=0"], "ulimit -n; ulimit -Hn; ulimit -c"),
         "100\n200\n0"
     );
+    let memory = ["-m", "64m", "--memory-reservation", "32m", "--memory-swappiness", "7", "--oom-kill-disable"];
+    let said = ground.run(
+        &memory,
+        "cd /sys/fs/cgroup/memory; cat memory.soft_limit_in_bytes memory.swappiness; grep oom_kill_disable memory.oom_control",
+    );
+    assert_eq!(said, "33554432\n7\noom_kill_disable 1");
+    let disk = sh("lsblk -dnpo NAME | head -1");
+    let at = |rate: &str| format!("{disk}:{rate}");
+    let (bytes, count) = (at("1m"), at("100"));
+    let said = ground.run(
+        &[
+            "--device-read-bps",
+            &bytes,
+            "--device-write-bps",
+            &bytes,
+            "--device-read-iops",
+            &count,
+            "--device-write-iops",
+            &count,
+        ],
+        "cd /sys/fs/cgroup/blkio; cat blkio.throttle.*_device | cut -d' ' -f2 | tr '\\n' ' '",
+    );
+    assert_eq!(said, "1048576 100 1048576 100");
     assert_eq!(ground.run(&["--shm-size", "1m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "1024");
     assert_eq!(ground.run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
 }
@@ -195,7 +218,16 @@ fn limits_hold() {
 fn a_limit_that_a_plain_user_cannot_have_is_refused() {
     for who in [Who::User, Who::Alone] {
         let ground = Ground::new(who);
-        ground.refused(&["-m", "64m"], &["plain user"]);
+        for limit in [
+            &["-m", "64m"][..],
+            &["--cpus", "0.5"],
+            &["--cpu-shares", "512"],
+            &["--cpuset-cpus", "0"],
+            &["--pids-limit", "20"],
+            &["--blkio-weight", "100"],
+        ] {
+            ground.refused(limit, &["plain user"]);
+        }
     }
 }
 
@@ -256,6 +288,12 @@ fn devices_are_given_by_name() {
         "opened"
     );
     assert_eq!(ground.run(&["--device", "/dev/fuse:/dev/renamed"], "stat -c %t:%T /dev/renamed"), "a:e5");
+    // A directory has all of its devices; a rule lets one be used that is made inside.
+    assert_eq!(ground.run(&["--device", "/dev/net:/dev/given"], "stat -c %t:%T /dev/given/tun"), "a:c8");
+    let make =
+        "mknod /tmp/fuse c 10 229; dd if=/tmp/fuse of=/dev/null count=0 2> /dev/null && echo opened || echo refused";
+    assert_eq!(ground.run(&[], make), "refused");
+    assert_eq!(ground.run(&["--device-cgroup-rule", "c 10:229 rwm"], make), "opened");
     let user = Ground::new(Who::User);
     assert_eq!(user.run(&["--device", "/dev/fuse"], "stat -c %t:%T /dev/fuse"), "a:e5");
 }

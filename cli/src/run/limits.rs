@@ -26,6 +26,12 @@ pub(crate) struct LimitArgs {
     /// Memory that is taken back first when the host runs short
     #[arg(long, value_name = "BYTES")]
     memory_reservation: Option<String>,
+    /// How readily the kernel swaps memory out, 0 to 100 (cgroup v1 alone)
+    #[arg(long, value_name = "NUMBER")]
+    memory_swappiness: Option<u64>,
+    /// Stop the container, instead of killing in it, when its memory is used up (cgroup v1 alone)
+    #[arg(long, requires = "memory")]
+    oom_kill_disable: bool,
     /// Most processors at a time, as 1.5
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_period", "cpu_quota"])]
     cpus: Option<f64>,
@@ -147,6 +153,15 @@ impl LimitArgs {
         }
         if let Some(text) = &self.memory_reservation {
             memory = memory.reservation(signed(text).context("--memory-reservation")?);
+        }
+        if let Some(swappiness) = self.memory_swappiness {
+            if swappiness > 100 {
+                bail!("--memory-swappiness is 0 to 100");
+            }
+            memory = memory.swappiness(swappiness);
+        }
+        if self.oom_kill_disable {
+            memory = memory.disable_oom_killer(true);
         }
         let memory = memory.build()?;
         Ok((memory != LinuxMemory::default()).then_some(memory))
@@ -318,6 +333,7 @@ mod tests {
             LimitArgs { memory: Some("1m".to_owned()), ..Default::default() },
             LimitArgs { memory: Some("64m".to_owned()), memory_swap: Some("32m".to_owned()), ..Default::default() },
             LimitArgs { cpus: Some(0.0), ..Default::default() },
+            LimitArgs { memory_swappiness: Some(101), ..Default::default() },
             LimitArgs { cpuset_cpus: Some("0;1".to_owned()), ..Default::default() },
             LimitArgs { blkio_weight: Some(1), ..Default::default() },
             LimitArgs { device_read_bps: vec!["/dev/null:1m".to_owned()], ..Default::default() },

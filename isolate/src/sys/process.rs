@@ -114,7 +114,7 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
 const FIRST: libc::c_uint = 3;
 
 /// Marks every descriptor above the standard streams, and above so many after them, to be closed on exec.
-pub(crate) fn close_on_exec(preserved: u32) -> Result<(), Errno> {
+pub(crate) fn close_on_exec_after(preserved: u32) -> Result<(), Errno> {
     let first = FIRST.saturating_add(preserved);
     // SAFETY: no descriptor is closed here and now.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
