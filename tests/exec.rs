@@ -8,6 +8,7 @@ mod common;
 mod check;
 #[path = "exec/hostile.rs"]
 mod hostile;
+#[allow(dead_code, reason = "the tests of the isolator use all of it")]
 #[path = "isolate/kit.rs"]
 mod kit;
 #[path = "exec/lifecycle.rs"]

@@ -82,15 +82,17 @@ fn a_shell_in_a_terminal_of_the_container_s() {
 fn keys_leave_the_command_alone() {
     for (who, keys, typed) in [(Who::Root, "ctrl-p,ctrl-q", "C-p C-q"), (Who::User, "ctrl-x,x", "C-x x")] {
         let running = Running::start(who, &[]);
-        let script = "trap 'echo hung up > /tmp/end; exit 1' HUP; for i in $(seq 100000); do echo $i; done > /dev/tty; \
-                      echo went on > /tmp/end; exec sleep 100000";
+        let script = "trap 'echo hung up > /tmp/end; exit 1' HUP; echo ready; until test -e /tmp/go; do sleep 0.05; done; \
+                      seq 20000; echo went on > /tmp/end; exec sleep 100000";
         let command = line(&running, &["-it", "--detach-keys", keys], &["sh", "-c", script]);
         let tmux = Tmux::start(&format!("keys-{who:?}"), &format!("{command}; echo status $?; sleep 60"));
-        std::thread::sleep(Duration::from_millis(300));
+        tmux.shows("ready");
         // Half of the keys are not the keys.
         tmux.keys("C-p");
         tmux.keys(typed);
         tmux.shows("status 0");
+        // More than a terminal holds that nobody reads.
+        std::fs::write(running.0.root().join("tmp/go"), "").unwrap();
         let end = running.0.root().join("tmp/end");
         eventually("it goes on", || std::fs::read_to_string(&end).is_ok_and(|text| !text.is_empty()));
         assert_eq!(std::fs::read_to_string(&end).unwrap(), "went on\n", "{who:?}");
