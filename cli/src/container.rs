@@ -5,10 +5,14 @@
 //! commands.
 
 pub(crate) mod control;
+pub(crate) mod diff;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod monitor;
+pub(crate) mod namespace;
 pub(crate) mod record;
 pub(crate) mod records;
+pub(crate) mod remove;
 pub(crate) mod settings;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -17,6 +21,8 @@ pub(crate) mod terminal;
 pub(crate) mod wire;
 
 mod attach;
+mod commit;
+mod cp;
 mod create;
 mod exec;
 mod filter;
@@ -24,6 +30,7 @@ mod health;
 pub(crate) mod healthcheck;
 mod inspect;
 mod kill;
+mod layers;
 mod listed;
 mod log;
 mod logs;
@@ -33,7 +40,6 @@ mod port;
 mod process;
 mod prune;
 mod ps;
-mod remove;
 mod rename;
 mod restart;
 mod rm;
@@ -72,6 +78,8 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Rm(rm::Args),
     Rename(rename::Args),
+    Commit(commit::Args),
+    Cp(cp::Args),
     Exec(exec::Args),
     Top(top::Args),
     Stats(stats::Args),
@@ -140,6 +148,8 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Unpause(args) => pause::unpause(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Cp(args) => quietly(cp::run(&args)),
+        Command::Commit(args) => quietly(commit::run(&args)),
         Command::Rename(args) => quietly(rename::run(&args)),
         Command::Exec(args) => exec::run(&args),
         Command::Top(args) => quietly(top::run(&args)),

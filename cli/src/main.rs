@@ -3,7 +3,9 @@
 mod args;
 mod bench;
 mod container;
+mod copy;
 mod diff;
+mod doctor;
 mod explain;
 mod image;
 mod launch;
@@ -12,6 +14,7 @@ mod mount;
 mod output;
 mod run;
 mod r#try;
+mod volume;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::names;
 use super::record::{Hold, Record};
-use super::remove::{Ids, remove_tree};
+use super::remove::{Ids, remove_tree_of};
 use super::settings::Settings;
 use super::state::State;
 
@@ -35,6 +35,11 @@ impl Containers {
         builder.recursive(true).mode(0o700);
         builder.create(root.join("names")).with_context(|| format!("making {}", root.display()))?;
         Ok(Self { root })
+    }
+
+    /// The root of the store that they are in.
+    pub(crate) fn store(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
     }
 
     /// Where it is written down what happened.
@@ -142,7 +147,7 @@ impl Containers {
                 fs::remove_file(self.name_file(&name)).ok();
             }
         }
-        let removed = remove_tree(&hidden, ids.as_ref()).with_context(|| format!("removing {}", hidden.display()));
+        let removed = remove_tree_of(&hidden, ids.as_ref()).with_context(|| format!("removing {}", hidden.display()));
         drop(hold);
         removed
     }
@@ -160,7 +165,7 @@ impl Containers {
                 Err(error) => error.kind() == ErrorKind::NotFound,
             };
             let ids = || Ids::of(&super::state::read(&entry.path().join("config.json")).ok()?);
-            if is_free && let Err(error) = remove_tree(&entry.path(), ids().as_ref()) {
+            if is_free && let Err(error) = remove_tree_of(&entry.path(), ids().as_ref()) {
                 tracing::warn!("removing {}: {error:#}", entry.path().display());
             }
         }
@@ -247,7 +252,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if self.hold.is_some()
-            && let Err(error) = remove_tree(self.record.dir(), None)
+            && let Err(error) = remove_tree_of(self.record.dir(), None)
         {
             tracing::warn!("removing {}: {error:#}", self.record.dir().display());
         }

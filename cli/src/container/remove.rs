@@ -35,15 +35,16 @@ impl Ids {
     }
 }
 
-/// Removes a directory, also where a container left directories in it that its owner may not change.
-pub(super) fn remove_tree(dir: &Path, ids: Option<&Ids>) -> Result<()> {
-    match (remove(dir), ids) {
+/// Removes a container's directory, with what its other ids left there.
+pub(super) fn remove_tree_of(dir: &Path, ids: Option<&Ids>) -> Result<()> {
+    match (remove_tree(dir), ids) {
         (Err(error), Some(ids)) if error.kind() == ErrorKind::PermissionDenied => remove_as(dir, ids),
         (removed, _) => Ok(removed?),
     }
 }
 
-fn remove(dir: &Path) -> io::Result<()> {
+/// Removes a directory, also where a container left directories in it that its owner may not change.
+pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(dir)?;
@@ -93,5 +94,5 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout();
     out.write_all(b"r").and_then(|()| out.flush()).context("the command that removes")?;
     io::stdin().read_exact(&mut [0]).context("the command that removes")?;
-    remove(&args.dir).with_context(|| format!("removing {}", args.dir.display()))
+    remove_tree(&args.dir).with_context(|| format!("removing {}", args.dir.display()))
 }
