@@ -23,6 +23,8 @@ mod layers;
 mod looks;
 #[path = "images/place.rs"]
 mod place;
+#[path = "images/power.rs"]
+mod power;
 #[path = "images/shapes.rs"]
 mod shapes;
 #[path = "images/users.rs"]
