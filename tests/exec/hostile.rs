@@ -181,7 +181,7 @@ fn no_socket_of_lamel_s_is_without_a_place() {
     let running = Running::start(Who::Root, &["--network", "host"]);
     let monitor = running.state("monitor");
     let sockets = sh(&format!(
-        "for fd in /proc/{monitor}/fd/*; do readlink $fd; done | sed -n 's/^socket:.\\([0-9]*\\).$/\\1/p'"
+        "for fd in /proc/{monitor}/fd/*; do readlink $fd || true; done | sed -n 's/^socket:.\\([0-9]*\\).$/\\1/p'"
     ));
     assert!(!sockets.is_empty());
     let table = fs::read_to_string("/proc/net/unix").unwrap();

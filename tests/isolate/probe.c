@@ -44,8 +44,9 @@ static void keyring(void) {
     char text[256] = "";
     long length = syscall(SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, text, sizeof text - 1);
     char *name = strrchr(text, ';');
-    // It is named by the container's id.
-    printf("keyring: %s\n", length < 0 ? strerrorname_np(errno) : name && !strncmp(name, ";_ses.", 6) ? "own" : text);
+    // It is named by the container's id, with or without a word before it.
+    int own = name && (!strncmp(name, ";_ses.", 6) || strspn(name + 1, "0123456789abcdef") == 64);
+    printf("keyring: %s\n", length < 0 ? strerrorname_np(errno) : own ? "own" : text);
 }
 
 // What becomes of each system call with arguments that make no sense: refused by the filter, or by the call itself.
