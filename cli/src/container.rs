@@ -54,6 +54,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use lamel_image::Store;
 
 use crate::image::StoreArgs;
 use crate::launch::complain;
@@ -167,6 +168,17 @@ fn perform(command: Command) -> Result<ExitCode> {
 /// The containers of a store.
 pub(crate) fn containers(store: &StoreArgs) -> Result<Containers> {
     Containers::open(&store.path()?)
+}
+
+/// A store whose images are about to be removed, but for those that containers are made of.
+pub(crate) fn store_to_clean(args: &StoreArgs) -> Result<Store> {
+    let mut store = args.open()?;
+    // Where no container was ever made, there is nothing to look at, and nothing is made.
+    if store.root().join("containers").is_dir() {
+        let used = Containers::open(store.root())?.list()?;
+        store.keep(used.iter().filter_map(|record| Some(record.settings.image.as_ref()?.manifest)));
+    }
+    Ok(store)
 }
 
 /// A container's exit code as this program's.

@@ -271,7 +271,12 @@ pub(crate) fn clone_root(root: &Root, state: &mut State<'_>) -> Result<(), Fault
 fn open_own_root(root: &Root) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(CWD, &root.path, flags, Mode::empty(), resolve).called("openat2")
+    match rustix::fs::openat2(CWD, &root.path, flags, Mode::empty(), resolve) {
+        // The container's ids may not go the whole way there; the caller may have gone it before. Whether this is
+        // the place is seen by who asks.
+        Err(Errno::ACCESS) => rustix::fs::openat2(CWD, c".", flags, Mode::empty(), resolve).called("openat2"),
+        other => other.called("openat2"),
+    }
 }
 
 /// Puts the copy over the root directory itself, for pivot_root wants a mount that is attached.

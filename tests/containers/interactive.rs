@@ -67,6 +67,8 @@ fn a_shell_that_is_left_and_found_again() {
         tmux.keys("'sleep 1000' Enter");
         std::thread::sleep(Duration::from_millis(300));
         tmux.keys("C-c");
+        // A shell that takes its terminal back throws away what was typed before.
+        std::thread::sleep(Duration::from_millis(300));
         tmux.keys("'X=$((6 * 7))' Enter");
         // A first key by itself is the container's.
         tmux.keys("C-p");

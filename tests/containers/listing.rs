@@ -6,7 +6,7 @@ use super::house::*;
 fn lists_are_filtered_and_formatted() {
     let house = House::new(Who::Root);
     let first = house.ok(&["create", "--name", "first", "--label", "a=1", "bb", "true"]);
-    house.ok(&[
+    house.lamel(&[
         "run",
         "--name",
         "second",

@@ -35,15 +35,15 @@ impl Ids {
     }
 }
 
-/// Removes a container's directory, with what its other ids left there.
-pub(super) fn remove_tree_of(dir: &Path, ids: Option<&Ids>) -> Result<()> {
+/// Removes a directory, also where a container left directories in it that its owner may not change.
+pub(super) fn remove_tree_of(ids: Option<&Ids>, dir: &Path) -> Result<()> {
     match (remove_tree(dir), ids) {
         (Err(error), Some(ids)) if error.kind() == ErrorKind::PermissionDenied => remove_as(dir, ids),
         (removed, _) => Ok(removed?),
     }
 }
 
-/// Removes a directory, also where a container left directories in it that its owner may not change.
+/// The same, of this user's own.
 pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
