@@ -46,8 +46,8 @@ fn who_does_not_hear_is_killed() {
         house.ok(&["run", "-d", "--name", name, "bb", "sleep", "1000"]);
     }
     let start = Instant::now();
-    assert_eq!(house.ok(&["stop", "-t", "1", "a", "b", "c"]), "a\nb\nc");
-    assert!(start.elapsed() < Duration::from_millis(2800));
+    assert_eq!(house.ok(&["stop", "-t", "3", "a", "b", "c"]), "a\nb\nc");
+    assert!(start.elapsed() < Duration::from_secs(8));
 }
 
 #[test]
