@@ -25,8 +25,10 @@ mod attach;
 mod commit;
 mod cp;
 mod create;
+mod exec;
 mod filter;
 mod health;
+pub(crate) mod healthcheck;
 mod inspect;
 mod kill;
 mod layers;
@@ -36,14 +38,17 @@ mod logs;
 mod names;
 mod pause;
 mod port;
+mod process;
 mod prune;
 mod ps;
 mod rename;
 mod restart;
 mod rm;
 mod run;
+mod stats;
 mod stop;
 mod time;
+mod top;
 mod wait;
 
 use std::process::ExitCode;
@@ -77,6 +82,10 @@ pub(crate) enum Command {
     Rename(rename::Args),
     Commit(commit::Args),
     Cp(cp::Args),
+    Exec(exec::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Healthcheck(healthcheck::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -144,6 +153,10 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Cp(args) => quietly(cp::run(&args)),
         Command::Commit(args) => quietly(commit::run(&args)),
         Command::Rename(args) => quietly(rename::run(&args)),
+        Command::Exec(args) => exec::run(&args),
+        Command::Top(args) => quietly(top::run(&args)),
+        Command::Stats(args) => quietly(stats::run(&args)),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Ps(args) => quietly(ps::run(&args)),
         Command::Logs(args) => quietly(logs::run(&args)),
         Command::Inspect(args) => quietly(inspect::run(&args)),

@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::names;
 use super::record::{Hold, Record};
-use super::remove::{Ids, remove_tree};
+use super::remove::{Ids, remove, remove_tree};
 use super::settings::Settings;
 use super::state::State;
 
@@ -252,9 +252,9 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if self.hold.is_some()
-            && let Err(error) = remove_tree(self.record.dir(), None)
+            && let Err(error) = remove(self.record.dir())
         {
-            tracing::warn!("removing {}: {error:#}", self.record.dir().display());
+            tracing::warn!("removing {}: {error}", self.record.dir().display());
         }
     }
 }
