@@ -93,6 +93,7 @@ fn the_page_is_drawn_by_a_browser() {
     let tiles = |page: &str| page.matches("class=\"tile").count();
     assert!(tiles(&merged) >= 6, "{merged}");
     assert!(merged.contains(">large 500kB</div>") && merged.contains("/usr/lib/large\n500kB, layer 2"), "{merged}");
+    assert!(merged.contains("<span>usr 501kB</span>"), "{merged}");
     assert!(!merged.contains(">package"), "what is deleted is not in the merged image");
     let trail = |page: &str| {
         let trail = page.split("id=\"trail\">").nth(1).unwrap().split("</p>").next().unwrap().to_owned();
