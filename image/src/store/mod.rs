@@ -149,6 +149,8 @@ pub struct Store {
     own: Root,
     /// Searched in this order; never written.
     additional: Vec<Root>,
+    /// Manifests that are needed, whether they have a name or not.
+    kept: Vec<Digest>,
 }
 
 impl Store {
@@ -167,7 +169,12 @@ impl Store {
         staging::sweep(&own.join(TMP));
         let additional: Vec<Root> = additional.iter().cloned().map(Root).collect();
         additional.iter().try_for_each(Root::check_layout)?;
-        Ok(Self { own, additional })
+        Ok(Self { own, additional, kept: Vec::new() })
+    }
+
+    /// Says that the images of these manifests are in use, as by containers: what they need is not removed.
+    pub fn keep(&mut self, manifests: impl IntoIterator<Item = Digest>) {
+        self.kept.extend(manifests);
     }
 
     /// Where it lies.

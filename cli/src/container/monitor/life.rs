@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Container, user};
@@ -43,7 +43,16 @@ impl Monitor {
             let owner = (identity.uid, identity.gid);
             Lent::pipes(settings.interactive, if self.nested { owner } else { outside(&spec, owner) })?
         };
-        let mut container = Container::start(&spec, &self.options)?;
+        // The store is closed to other ids, which a container in a user namespace has: it begins where it is to be.
+        let from_inside = self.union.is_some();
+        if from_inside {
+            std::env::set_current_dir(self.record.root()).context("entering the root directory")?;
+        }
+        let container = Container::start(&spec, &self.options);
+        if from_inside {
+            std::env::set_current_dir("/").context("leaving the root directory")?;
+        }
+        let mut container = container?;
         drop(lent);
         let notes = container.notes().to_vec();
         if let Some(master) = container.take_terminal() {

@@ -66,8 +66,16 @@ pub(crate) fn options(record: &Record, spec: &Spec) -> Options {
         if is_root {
             // The kernel takes the ids of the container's namespace for those of the host.
             (options.ownership.uid_map, options.ownership.gid_map) = (ranges(uids), ranges(gids));
-        } else if matches!(uids, [only] if only.size() == 1) {
-            options.ownership.xattr_permissions = XattrPermissions::User;
+        } else if let ([uid], [gid]) = (uids, gids)
+            && uid.size() == 1
+        {
+            if uid.container_id() == 0 {
+                options.ownership.xattr_permissions = XattrPermissions::User;
+            } else {
+                // There is no root inside: all that there is belongs to the one user that there is.
+                options.ownership.squash_uid = Some(uid.container_id());
+                options.ownership.squash_gid = Some(gid.container_id());
+            }
         }
     }
     // Nobody but the container sees it.
