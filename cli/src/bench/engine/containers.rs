@@ -1,7 +1,7 @@
 //! How fast containers start.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -149,7 +149,7 @@ fn memory_of(pid: &str) -> Result<f64> {
 struct Prepared<'a> {
     fixture: &'a Fixture<'a>,
     engine: &'a Engine,
-    scratch: std::path::PathBuf,
+    scratch: PathBuf,
 }
 
 impl<'a> Prepared<'a> {
@@ -161,6 +161,8 @@ impl<'a> Prepared<'a> {
                     let path = scratch.join(name);
                     fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
                 }
+                // Prepared means that it is not written while the clock runs.
+                write_bundle(&scratch.join(TRUE.join("-")), &scratch.join("mnt"), TRUE)?;
             }
             Kind::Podman => drop(fixture.podman()?),
             Kind::Docker => fixture.docker_image()?,
