@@ -126,7 +126,9 @@ fn memory(fixture: &Fixture<'_>, engine: &Engine, scratch: &Path) -> Result<Samp
                 let status = format!("/proc/{}/status", inspected.output.trim());
                 memory_of(&field(&status, "PPid").with_context(|| status.clone())?)
             });
-            run(&mut prepared.engine_command(&["rm", "--force", NAME])?)?;
+            // sleep listens to nothing else, and some wait long for it; then it goes by itself, unless that takes longer.
+            run(&mut prepared.engine_command(&["kill", NAME])?)?;
+            run(&mut prepared.engine_command(&["rm", "--force", NAME])?).ok();
             resident?
         }
     };
