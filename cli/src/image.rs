@@ -17,7 +17,7 @@ mod registry;
 mod rmi;
 mod save;
 mod stat;
-mod store;
+pub(crate) mod store;
 mod tag;
 mod template;
 mod tree;

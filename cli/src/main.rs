@@ -10,6 +10,7 @@ mod image;
 mod launch;
 mod log;
 mod mount;
+mod network;
 mod output;
 mod run;
 mod r#try;

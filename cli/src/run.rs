@@ -12,10 +12,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_isolate::attach::Signals;
-use lamel_isolate::{Container, Error, Options, exe, seccomp};
+use lamel_isolate::{Container, Created, Error, Options, exe, seccomp};
 
+use crate::image::store::StoreArgs;
 use crate::launch::complain;
 use crate::log::LogArgs;
+use crate::network::{self, Member, Place, Prepared};
 
 /// What docker and podman exit with if there is no container, if its program cannot be run, and if it is not there.
 const NO_CONTAINER: u8 = 125;
@@ -61,9 +63,9 @@ pub(crate) struct Args {
     /// Host name inside [default: made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// none: loopback alone; host: the host's own
-    #[arg(long, alias = "net", value_name = "MODE", default_value = "none")]
-    pub(crate) network: Network,
+    /// Name of the container, by which others of its network reach it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Cover the old root instead of leaving it, where the root filesystem is an initramfs
     #[arg(long)]
     pub(crate) no_pivot: bool,
@@ -77,19 +79,13 @@ pub(crate) struct Args {
     pub(crate) security: security::SecurityArgs,
     #[command(flatten)]
     pub(crate) limits: limits::LimitArgs,
+    #[command(flatten)]
+    pub(crate) network: network::NetworkArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
-}
-
-/// The network of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Network {
-    /// A namespace with nothing but loopback.
-    #[default]
-    None,
-    /// No namespace.
-    Host,
 }
 
 /// Runs a container in the foreground; its exit status is this program's.
@@ -122,21 +118,47 @@ fn start(args: &Args) -> Result<i32> {
     }
     let id = identity::random_id()?;
     let root = real_root(&args.rootfs)?;
-    let spec = config::spec(args, &root, &id)?;
-    let mut options = Options::new(root, id);
+    let mut options = Options::new(root.clone(), id.clone());
     options.pivot = !args.no_pivot;
     options.init = args.init;
     options.cache = filter_cache();
     if !args.interactive {
         close_input()?;
     }
-    attend(&spec, &options, args.interactive)
+    let request = args.network.resolve(&[])?;
+    if !request.needs_directory() {
+        let plain = Prepared::plain(request.namespace(), request.hostname(args.hostname.as_deref(), &id));
+        return attend(&config::spec(args, &root, &plain)?, &options, args.interactive, |_| Ok(()));
+    }
+    let store = args.store.root()?;
+    network::sweep(&store);
+    let place = Place::make(&store, &id)?;
+    let mut member = Member {
+        root: &store,
+        directory: place.path(),
+        id: &id,
+        hostname: request.hostname(args.hostname.as_deref(), &id),
+        names: args.name.iter().cloned().chain(request.aliases.clone()).collect(),
+    };
+    let owner = args.identity.maps()?.and_then(|maps| maps.root());
+    let prepared = request.prepare(&mut member, args.hostname.is_some(), owner)?;
+    let spec = config::spec(args, &root, &prepared)?;
+    let mut connection = None;
+    attend(&spec, &options, args.interactive, |created| {
+        connection = Some(request.connect(&member, created)?);
+        Ok(())
+    })
 }
 
-/// Starts a container and stays with it to its end.
-pub(crate) fn attend(spec: &lamel_isolate::oci::Spec, options: &Options, input: bool) -> Result<i32> {
+/// Starts a container and stays with it to its end. `connect` is called before its program runs.
+pub(crate) fn attend(
+    spec: &lamel_isolate::oci::Spec,
+    options: &Options,
+    input: bool,
+    connect: impl FnOnce(&Created) -> Result<()>,
+) -> Result<i32> {
     let signals = Signals::hold().context("signals")?;
-    let mut container = Container::start(spec, options)?;
+    let mut container = Container::start_with(spec, options, connect)?;
     for note in container.notes() {
         complain("lamel", &anyhow::anyhow!("note: {note}"));
     }

@@ -22,7 +22,8 @@ use crate::log::LogArgs;
 use crate::run::environment::EnvironmentArgs;
 use crate::run::identity::{IdentityArgs, random_id};
 use crate::run::volume::shown_read_only;
-use crate::run::{self, Network, config};
+use crate::network::{Namespace, Prepared, host_name};
+use crate::run::{self, config};
 
 /// Changes that are listed before the question; the rest is counted.
 const MAX_LISTED: usize = 1000;
@@ -53,6 +54,15 @@ pub(crate) struct Args {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD", required = true)]
     command: Vec<String>,
+}
+
+/// The network of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Network {
+    /// A namespace with nothing but loopback.
+    None,
+    /// No namespace.
+    Host,
 }
 
 /// What becomes of the changes.
@@ -272,20 +282,22 @@ impl Caller {
             rootfs: view.0.clone(),
             interactive: true,
             tty: self.terminal && std::io::stdout().is_terminal(),
-            network: args.network,
-            hostname: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
             workdir: Some(self.cwd.clone()),
             environment: EnvironmentArgs::inherited(),
             identity: IdentityArgs::one(self.ids, !self.is_root()),
             command: args.command.clone(),
             ..run::Args::default()
         };
-        let mut spec = config::spec(&container, &view.0, &self.id)?;
+        let namespace = match args.network {
+            Network::None => Namespace::Own,
+            Network::Host => Namespace::Host,
+        };
+        let mut spec = config::spec(&container, &view.0, &Prepared::plain(namespace, host_name()))?;
         self.show_the_host(&mut spec)?;
         let mut options = ContainerOptions::new(view.0.clone(), self.id.clone());
         options.init = true;
         options.cache = self.cache.clone();
-        run::attend(&spec, &options, true)
+        run::attend(&spec, &options, true, |_| Ok(()))
     }
 
     /// The view's own files stay; other filesystems of the host are shown as they are, read-only; where the changes

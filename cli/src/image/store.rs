@@ -25,12 +25,14 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// Where it is.
+    pub(crate) fn root(&self) -> Result<PathBuf> {
+        self.root.clone().map_or_else(default_root, Ok)
+    }
+
     /// Opens it.
     pub(crate) fn open(&self) -> Result<Store> {
-        let root = match &self.root {
-            Some(root) => root.clone(),
-            None => default_root()?,
-        };
+        let root = self.root()?;
         let additional = if self.additional_store.is_empty() {
             let listed = std::env::var_os(ADDITIONAL_VARIABLE).unwrap_or_default();
             std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect()

@@ -40,6 +40,16 @@ pub(crate) struct Maps {
     pub(crate) gids: Vec<LinuxIdMapping>,
 }
 
+impl Maps {
+    /// Who is the root of the user namespace, outside; of a plain user's, this process's own user.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        let outside = |maps: &[LinuxIdMapping]| {
+            maps.iter().find(|map| map.container_id() == 0 && map.size() > 0).map(LinuxIdMapping::host_id)
+        };
+        rustix::process::geteuid().is_root().then(|| Some((outside(&self.uids)?, outside(&self.gids)?))).flatten()
+    }
+}
+
 impl IdentityArgs {
     /// The user and group `inside`, who are this process's own outside.
     pub(crate) fn one(inside: (u32, u32), user_namespace: bool) -> Self {
@@ -133,7 +143,8 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-fn has_program(name: &str) -> bool {
+/// Whether there is a program of this name.
+pub(crate) fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
