@@ -8,7 +8,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::run as container;
-use crate::{bench, diff, explain, face, helper, image, launch, mount, r#try as trial, umount};
+use crate::mount::umount;
+use crate::{bench, diff, explain, face, helper, image, launch, mount, r#try as trial};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]

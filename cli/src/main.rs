@@ -14,7 +14,6 @@ mod network;
 mod output;
 mod run;
 mod r#try;
-mod umount;
 
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())

@@ -1,5 +1,7 @@
 //! `lamel mount`
 
+pub(crate) mod umount;
+
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;

@@ -88,9 +88,10 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
         };
         let mac = request.mac()?.unwrap_or_else(|| mac_of(address));
         host.make_pair(&interface, index, &Peer { namespace: namespace.as_fd(), name: INSIDE, mac })?;
-        host.allow_hairpin(&interface)?;
+        host.set_port_up(&interface)?;
         let mut inside = Netlink::inside(namespace.as_fd())?;
         let end = inside.index(INSIDE)?.context("the interface in the container is gone")?;
+        inside.set_up(end)?;
         inside.add_address(end, address, subnet.prefix)?;
         inside.add_default_route(subnet.gateway())?;
         let files = Files::of(member.directory);

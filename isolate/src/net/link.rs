@@ -112,41 +112,42 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Makes a pair: the end `name` on a bridge, the other in a container, both up.
+    /// Makes a pair: the end `name` on a bridge, the other in a container. Neither can be up before both are there.
     ///
     /// # Errors
     /// One of them exists already, or the kernel has no such pairs.
     pub fn make_pair(&mut self, name: &str, bridge: u32, peer: &Peer<'_>) -> Result<(), NetError> {
         let what = format!("making the interfaces {name} and, in the container, {}", peer.name);
-        let other = up(link(vec![
+        let other = link(vec![
             LinkAttribute::IfName(peer.name.to_owned()),
             LinkAttribute::Address(peer.mac.0.to_vec()),
             LinkAttribute::NetNsFd(peer.namespace.as_raw_fd()),
-        ]));
-        let message = up(link(vec![
+        ]);
+        let message = link(vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Controller(bridge),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
             ]),
-        ]));
+        ]);
         self.request(&what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Lets a port of a bridge have back what came from it: a container that calls itself by a published port.
+    /// Switches a port of a bridge on, and lets it have back what came from it, for a container that calls itself by a
+    /// published port.
     ///
     /// # Errors
     /// It is no port of a bridge.
-    pub fn allow_hairpin(&mut self, name: &str) -> Result<(), NetError> {
-        let what = format!("setting the bridge's port {name}");
-        let message = link(vec![
+    pub fn set_port_up(&mut self, name: &str) -> Result<(), NetError> {
+        let what = format!("switching the bridge's port {name} on");
+        let message = up(link(vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::PortKind(InfoPortKind::Bridge),
                 LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
             ]),
-        ]);
+        ]));
         self.request(&what, RouteNetlinkMessage::NewLink(message), 0)
     }
 
