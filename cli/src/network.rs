@@ -403,6 +403,13 @@ fn mounts(directory: &Path) -> Result<Vec<Mount>> {
     places.iter().map(|(file, inside)| build(inside, "bind", file, &["bind", "rprivate", "rw"])).collect()
 }
 
+/// By which other containers reach one: its name, its aliases, and the beginning of its id.
+pub(crate) fn names(id: &str, name: Option<&str>, request: &Request) -> Vec<String> {
+    let mut names: Vec<String> = name.iter().map(|name| (*name).to_owned()).chain(request.aliases.clone()).collect();
+    names.push(id.get(..SHORT_ID).unwrap_or(id).to_owned());
+    names
+}
+
 /// The host's name.
 pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -138,7 +138,7 @@ fn start(args: &Args) -> Result<i32> {
         directory: place.path(),
         id: &id,
         hostname: request.hostname(args.hostname.as_deref(), &id),
-        names: args.name.iter().cloned().chain(request.aliases.clone()).collect(),
+        names: network::names(&id, args.name.as_deref(), &request),
     };
     let owner = args.identity.maps()?.and_then(|maps| maps.root());
     let prepared = request.prepare(&mut member, args.hostname.is_some(), owner)?;

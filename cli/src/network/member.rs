@@ -33,10 +33,12 @@ pub(crate) struct Member<'a> {
 impl Member<'_> {
     /// By which it knows itself, and is known to nobody else: its host name comes first.
     pub(super) fn own_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = vec![self.hostname.clone()];
-        names.extend(self.names.iter().cloned());
-        names.retain(|name| files::is_host_name(name));
-        names.dedup();
+        let mut names: Vec<String> = Vec::new();
+        for name in std::iter::once(&self.hostname).chain(&self.names) {
+            if files::is_host_name(name) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
         names
     }
 

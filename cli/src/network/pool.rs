@@ -22,6 +22,7 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A network of version 4: addresses that share their first bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub(crate) struct Subnet {
     base: Ipv4Addr,
     pub(crate) prefix: u8,
@@ -30,6 +31,24 @@ pub(crate) struct Subnet {
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl From<Subnet> for String {
+    fn from(subnet: Subnet) -> Self {
+        subnet.to_string()
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parse = || {
+            let (base, prefix) = text.split_once('/')?;
+            Some(Self { base: base.parse().ok()?, prefix: prefix.parse().ok().filter(|prefix| (8..=29).contains(prefix))? })
+        };
+        parse().ok_or_else(|| format!("{text}: no network"))
     }
 }
 

@@ -163,7 +163,7 @@ impl Wish {
     }
 }
 
-/// The sockets that hold ports of the host, so that nobody else gets them. They are never listened on.
+/// The sockets that hold ports of the host, so that nobody else gets them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) ports: Vec<Port>,
@@ -242,7 +242,15 @@ fn bind(at: SocketAddr, protocol: Protocol) -> io::Result<(OwnedFd, u16)> {
         Protocol::Udp => SocketType::DGRAM,
     };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if protocol == Protocol::Tcp {
+        // Connections of the one before that linger are no reason to wait.
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     rustix::net::bind(&socket, &at)?;
+    if protocol == Protocol::Tcp {
+        // Only who listens has it for himself. Nothing arrives here: it is translated before.
+        rustix::net::listen(&socket, 1)?;
+    }
     let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
     Ok((socket, bound.port()))
 }

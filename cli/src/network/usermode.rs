@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -41,7 +41,7 @@ const API_SOCKET: &str = "slirp.sock";
 #[derive(Debug)]
 pub(super) struct Carried {
     ports: Vec<Port>,
-    /// slirp4netns ends when this one is closed, by whatever ends this process.
+    /// slirp4netns ends when this is closed, by whatever ends this process.
     _exit: Option<OwnedFd>,
     _helper: Helper,
 }
@@ -142,8 +142,11 @@ pub(super) fn pasta(request: &Request, member: &Member<'_>, created: &Created) -
     // It writes its process id when it is ready.
     command.args(["--pid", "/dev/stdout"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(create(&log)?).current_dir("/");
-    let mut helper = Helper::spawn(&mut command).context("pasta")?;
-    await_ready("pasta", &mut helper, &log)?;
+    let mut helper = Helper::spawn(&mut command, None).context("pasta")?;
+    // Its own end of the pipe is the only one.
+    drop(command);
+    let output = helper.take_output().context("no standard output")?;
+    await_ready("pasta", File::from(OwnedFd::from(output)), &log)?;
     connected(member)?;
     Ok(Carried { ports, _exit: None, _helper: helper })
 }
@@ -153,27 +156,31 @@ pub(super) fn slirp4netns(request: &Request, member: &Member<'_>, created: &Crea
     let ports = publish::hold(&request.wishes, &[])?.release();
     let target = Target::of(created)?;
     let log = member.directory.join("slirp4netns.log");
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe");
+    let ((exit, alive), (ready, tell)) = (pipe()?, pipe()?);
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu", MTU, "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp"]);
-    // The standard streams are descriptors that it has in any case.
-    command.args(["--exit-fd", "0", "--ready-fd", "1", "--api-socket", API_SOCKET, "--netns-type", "path"]);
-    if let Some(user) = &target.user {
-        command.args(["--userns-path", user]);
-    }
+    command.args(["--exit-fd", "0", "--ready-fd", &tell.as_raw_fd().to_string()]);
+    command.args(["--api-socket", API_SOCKET]);
     if let Some(mac) = request.mac()? {
         command.args(["--macaddress", &mac.to_string()]);
     }
-    command.args([&target.network, INSIDE]);
+    // Only by a process does it go into the user namespace with all of itself, which its sandbox needs.
+    match target.user {
+        Some(_) => command.arg(created.pid().to_string()),
+        None => command.args(["--netns-type", "path", &target.network]),
+    };
+    command.arg(INSIDE);
     // The socket's path would be too long for some.
-    command.stdin(read).stdout(Stdio::piped()).stderr(create(&log)?).current_dir(member.directory);
-    let mut helper = Helper::spawn(&mut command).context("slirp4netns")?;
-    await_ready("slirp4netns", &mut helper, &log)?;
+    command.stdin(exit).stdout(Stdio::null()).stderr(create(&log)?).current_dir(member.directory);
+    let helper = Helper::spawn(&mut command, Some(tell.as_fd())).context("slirp4netns")?;
+    drop((command, tell));
+    await_ready("slirp4netns", File::from(ready), &log)?;
     for port in &ports {
         forward(member.directory, port)?;
     }
     connected(member)?;
-    Ok(Carried { ports, _exit: Some(write), _helper: helper })
+    Ok(Carried { ports, _exit: Some(alive), _helper: helper })
 }
 
 fn create(log: &Path) -> Result<File> {
@@ -184,10 +191,9 @@ fn connected(member: &Member<'_>) -> Result<()> {
     Files::of(member.directory).add(IpAddr::V4(ADDRESS), &member.own_names())
 }
 
-/// Waits for the byte that says so on a program's standard output. An end without one is a failure.
-fn await_ready(program: &str, helper: &mut Helper, log: &Path) -> Result<()> {
-    let mut output = helper.take_output().context("no standard output")?;
-    let mut fds = [PollFd::new(&output, PollFlags::IN)];
+/// Waits for the byte by which a program says so. An end without one is a failure.
+fn await_ready(program: &str, mut pipe: File, log: &Path) -> Result<()> {
+    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
     let ready = loop {
         match poll(&mut fds, Some(&TIMEOUT)) {
             Err(rustix::io::Errno::INTR) => {}
@@ -195,7 +201,7 @@ fn await_ready(program: &str, helper: &mut Helper, log: &Path) -> Result<()> {
         }
     };
     let mut byte = [0; 16];
-    if ready > 0 && output.read(&mut byte).is_ok_and(|len| len > 0) {
+    if ready > 0 && pipe.read(&mut byte).is_ok_and(|len| len > 0) {
         return Ok(());
     }
     let mut said = String::new();

@@ -1,6 +1,7 @@
 //! A program of the host's that carries a container's packets.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, ExitStatus};
 
 use crate::sys::process;
@@ -10,13 +11,13 @@ use crate::sys::process;
 pub struct Helper(Child);
 
 impl Helper {
-    /// Starts a program with its standard streams alone, no signal held back, which is killed when the calling thread
-    /// ends, however it ends.
+    /// Starts a program with its standard streams and `kept` alone, no signal held back, which is killed when the
+    /// calling thread ends, however it ends.
     ///
     /// # Errors
     /// It cannot be run.
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        process::bind_to_parent(command);
+    pub fn spawn(command: &mut Command, kept: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        process::bind_to_parent(command, kept);
         Ok(Self(command.spawn()?))
     }
 

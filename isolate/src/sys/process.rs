@@ -1,7 +1,7 @@
 //! Processes: cloning, waiting, what a child inherits.
 
 use std::ffi::CStr;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
@@ -250,10 +250,11 @@ pub(crate) fn die_with_parent() -> Result<(), Errno> {
 }
 
 /// Lets a command's process die with the thread that starts it, and have nothing of this process's signals and
-/// descriptors but the standard streams.
-pub(crate) fn bind_to_parent(command: &mut std::process::Command) {
+/// descriptors but the standard streams and the one that is kept, under its number.
+pub(crate) fn bind_to_parent(command: &mut std::process::Command, kept: Option<BorrowedFd<'_>>) {
     use std::os::unix::process::CommandExt as _;
     let parent = rustix::process::getpid();
+    let kept = kept.map(|fd| fd.as_raw_fd());
     let prepare = move || {
         die_with_parent()?;
         if rustix::process::getppid() != Some(parent) {
@@ -262,6 +263,10 @@ pub(crate) fn bind_to_parent(command: &mut std::process::Command) {
         }
         reset_signals()?;
         close_on_exec()?;
+        if let Some(fd) = kept {
+            // SAFETY: numbers alone; if the descriptor is not there this fails.
+            check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())?;
+        }
         Ok(())
     };
     // SAFETY: between fork and exec this neither allocates nor locks: it is system calls alone.
