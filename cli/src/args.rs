@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
-use crate::run as container;
-use crate::mount::umount;
-use crate::{bench, diff, explain, face, helper, image, launch, mount, r#try as trial};
+use crate::mount::{face, helper, umount};
+use crate::{bench, container, diff, explain, image, launch, mount, r#try as trial};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -30,7 +29,11 @@ enum Command {
     Explain(explain::Args),
     Diff(diff::Args),
     Bench(bench::Args),
-    Run(Box<container::Args>),
+    #[command(flatten)]
+    Container(container::Command),
+    /// The commands of containers, as docker groups them; and `prune`
+    #[command(subcommand, name = "container")]
+    Containers(container::Group),
     Try(trial::Args),
     /// Behave as fuse-overlayfs, as a program of that name does; see `lamel fuse-overlayfs --help`.
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
@@ -84,7 +87,8 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
-        Command::Run(args) => return container::run(&args, &lamel.log),
+        Command::Container(command) => return container::run(command, &lamel.log),
+        Command::Containers(group) => return container::run_group(group, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),
     };

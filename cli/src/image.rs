@@ -5,11 +5,10 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 mod find;
 mod history;
-mod human;
 mod images;
 mod import;
 mod inside;
-mod inspect;
+pub(crate) mod inspect;
 mod load;
 mod ls;
 mod prune;
@@ -19,7 +18,6 @@ mod save;
 mod stat;
 pub(crate) mod store;
 mod tag;
-mod template;
 mod tree;
 mod verify;
 
@@ -27,13 +25,14 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub(crate) use inside::{InsideArgs, is_path};
-use registry::{login, pull, push};
-pub(crate) use store::{StoreArgs, find};
+pub(crate) use registry::{duration, pull::implicitly as pull};
+use registry::{login, push};
+pub(crate) use store::{StoreArgs, find, is_missing};
 
 /// What is done with images.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Pull(pull::Args),
+    Pull(registry::pull::Args),
     Push(push::Args),
     Login(login::Args),
     Logout(login::LogoutArgs),
@@ -41,7 +40,6 @@ pub(crate) enum Command {
     Save(save::Args),
     Import(import::Args),
     Images(images::Args),
-    Inspect(inspect::Args),
     History(history::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -57,7 +55,7 @@ pub(crate) enum Command {
 /// Does it.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Pull(args) => pull::run(&args),
+        Command::Pull(args) => registry::pull::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Login(args) => login::run(&args),
         Command::Logout(args) => login::logout(&args),
@@ -65,7 +63,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Save(args) => save::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Images(args) => images::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
         Command::History(args) => history::run(&args),
         Command::Tag(args) => tag::run(&args),
         Command::Rmi(args) => rmi::run(&args),

@@ -2,10 +2,9 @@
 
 mod args;
 mod bench;
+mod container;
 mod diff;
 mod explain;
-mod face;
-mod helper;
 mod image;
 mod launch;
 mod log;

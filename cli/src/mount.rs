@@ -1,5 +1,7 @@
-//! `lamel mount`
+//! `lamel mount`, and the other programs and commands that mount and unmount.
 
+pub(crate) mod face;
+pub(crate) mod helper;
 pub(crate) mod umount;
 
 use std::ffi::OsString;

@@ -1,23 +1,21 @@
 //! The network of a container: what it is connected to, under which names and addresses, and with which ports of the host.
 //!
-//! A container's way: [`NetworkArgs::resolve`] reads the options;
-//! [`Request::prepare`] makes the files that are mounted and says what the
-//! configuration needs; [`Request::connect`] is called when the namespaces are
-//! made and the program does not run yet; dropping the [`Connection`] gives
-//! everything back. What a process that was killed could not give back is
-//! taken by [`sweep`], with which every command begins that deals with
-//! containers.
+//! A container's way: [`NetworkArgs::resolve`] reads the options, and
+//! [`Request::outline`] says what the configuration needs. At each start
+//! [`Request::write_files`] makes the files that are mounted;
+//! [`Request::connect`] is called when the namespaces are made and the program
+//! does not run yet; dropping the [`Connection`] gives everything back. What a
+//! process that was killed could not give back is taken by [`sweep`], with
+//! which every command begins that deals with containers.
 
 mod bridge;
 mod files;
 mod firewall;
-mod member;
 mod pool;
 pub(crate) mod publish;
 mod usermode;
 
 use std::fmt;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -33,8 +31,6 @@ use crate::run::identity::has_program;
 use crate::run::volume::build;
 use files::{Fallback, Files, Resolver};
 use publish::{Port, Wish};
-
-pub(crate) use member::{Member, Place};
 
 /// Characters of the container's id that make its host name, as in docker.
 const SHORT_ID: usize = 12;
@@ -81,10 +77,11 @@ pub(crate) struct NetworkArgs {
 }
 
 /// What a container is connected to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(crate) enum Mode {
     /// Loopback alone.
+    #[default]
     None,
     /// No namespace of its own.
     Host,
@@ -150,7 +147,7 @@ impl FromStr for Mode {
 }
 
 /// What is asked of the network, checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) mode: Mode,
     wishes: Vec<Wish>,
@@ -158,7 +155,7 @@ pub(crate) struct Request {
     added: Vec<String>,
     ip: Option<Ipv4Addr>,
     mac: Option<String>,
-    pub(crate) aliases: Vec<String>,
+    aliases: Vec<String>,
 }
 
 impl NetworkArgs {
@@ -234,7 +231,10 @@ pub(crate) enum Namespace {
     Host,
     Own,
     /// One that exists, with the user namespace that it belongs to if that is not this process's own.
-    Joined { network: PathBuf, user: Option<PathBuf> },
+    Joined {
+        network: PathBuf,
+        user: Option<PathBuf>,
+    },
 }
 
 /// What the configuration of a container needs of the network.
@@ -244,13 +244,6 @@ pub(crate) struct Prepared {
     pub(crate) hostname: String,
     /// Of `/etc/hosts` and its like.
     pub(crate) mounts: Vec<Mount>,
-}
-
-impl Prepared {
-    /// For a container without files of its own.
-    pub(crate) fn plain(namespace: Namespace, hostname: String) -> Self {
-        Self { namespace, hostname, mounts: Vec::new() }
-    }
 }
 
 impl Request {
@@ -303,13 +296,6 @@ impl Request {
         self.mac.as_deref().map(|text| text.parse().map_err(|why: String| anyhow!(why))).transpose()
     }
 
-    /// Whether the container needs a directory of its own for it; without one it has no files of its own.
-    pub(crate) fn needs_directory(&self) -> bool {
-        !matches!(self.mode, Mode::None | Mode::Host | Mode::Path(_))
-            || self.resolver != Resolver::default()
-            || !self.added.is_empty()
-    }
-
     /// The name of the container's host: the one asked for, else one made of its id as in docker, and with the host's
     /// network the host's.
     pub(crate) fn hostname(&self, asked: Option<&str>, id: &str) -> String {
@@ -329,33 +315,41 @@ impl Request {
         }
     }
 
-    /// Makes the files of a container, and says what its configuration needs. `named` says whether its host name was
-    /// asked for, `owner` who is the container's root outside, if that is not this process's user.
-    pub(crate) fn prepare(
-        &self,
-        member: &mut Member<'_>,
-        named: bool,
-        owner: Option<(u32, u32)>,
-    ) -> Result<Prepared> {
+    /// The ports that are to be published, as docker's `inspect` has them.
+    pub(crate) fn bindings(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut bindings = serde_json::Map::new();
+        for wish in &self.wishes {
+            let (port, protocol) = wish.inside();
+            let address = wish.address().map(|address| address.to_string()).unwrap_or_default();
+            let binding = serde_json::json!({ "HostIp": address, "HostPort": wish.host() });
+            let list = bindings.entry(format!("{port}/{}", protocol.name())).or_insert_with(|| serde_json::json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(binding);
+            }
+        }
+        bindings
+    }
+
+    /// The name of the container whose network is to be joined.
+    pub(crate) fn joins(&self) -> Option<&str> {
+        if let Mode::Container(name) = &self.mode { Some(name) } else { None }
+    }
+
+    /// What the configuration of a container needs. What it is to have of another container is known when it starts.
+    pub(crate) fn outline(&self, asked: Option<&str>, id: &str) -> Result<Prepared> {
+        if self.joins().is_some() && asked.is_some() {
+            bail!("conflicting options: hostname and the network mode");
+        }
         if matches!(self.mode, Mode::Host | Mode::None) && !self.wishes.is_empty() {
             warn(&format!("published ports are discarded when using {} network mode", self.mode));
         }
-        let Mode::Container(name) = &self.mode else {
-            return self.with_files(member, owner);
-        };
-        if named {
-            bail!("conflicting options: hostname and the network mode");
-        }
-        let other = member::find(member.root, name)?;
-        member.hostname.clone_from(&other.hostname);
-        Ok(Prepared {
-            namespace: joined(&other.namespace("net"), &other.namespace("user"))?,
-            mounts: mounts(&other.directory)?,
-            hostname: other.hostname,
-        })
+        // In the bundle, so that it may lie anywhere.
+        let mounts = mounts(Path::new(""))?;
+        Ok(Prepared { namespace: self.namespace(), hostname: self.hostname(asked, id), mounts })
     }
 
-    fn with_files(&self, member: &Member<'_>, owner: Option<(u32, u32)>) -> Result<Prepared> {
+    /// Makes the files that are mounted. `owner` is who the container's root is outside.
+    pub(crate) fn write_files(&self, member: &Member<'_>, owner: Option<(u32, u32)>) -> Result<()> {
         let fallback = match self.mode {
             Mode::Bridge => Some(Fallback::Public),
             Mode::Pasta | Mode::Slirp4netns => Some(Fallback::Forwarder(usermode::RESOLVER)),
@@ -370,9 +364,8 @@ impl Request {
         let added = self.added.iter().map(|text| files::added(text)).collect::<Result<Vec<_>>>()?;
         let added: Vec<(IpAddr, String)> =
             added.into_iter().filter_map(|(address, name)| Some((address.or(gateway)?, name))).collect();
-        Files::of(member.directory).write(&member.hostname, &added, &self.resolver.text(fallback), owner)?;
-        let mounts = mounts(member.directory)?;
-        Ok(Prepared { namespace: self.namespace(), hostname: member.hostname.clone(), mounts })
+        let hostname = files::is_host_name(member.hostname).then_some(member.hostname);
+        Files::of(member.directory).write(hostname.unwrap_or("localhost"), &added, &self.resolver.text(fallback), owner)
     }
 
     /// Connects a container whose namespaces are made and whose program does not run yet.
@@ -383,19 +376,19 @@ impl Request {
             Mode::Slirp4netns => Kind::Carried(usermode::slirp4netns(self, member, created)?),
             Mode::None | Mode::Host | Mode::Container(_) | Mode::Path(_) => Kind::Unconnected,
         };
-        let connection = Connection { kind };
-        member.record(created, &connection)?;
-        Ok(connection)
+        Ok(Connection { kind })
     }
 }
 
-/// The namespaces of another container, as far as this process is not in them.
-fn joined(network: &Path, user: &Path) -> Result<Namespace> {
+/// What a container has that joins the network of another, whose first process is `pid`: its namespaces, as far as
+/// this process is not in them, its files and its name.
+pub(crate) fn joined(pid: i32, directory: &Path, hostname: String) -> Result<Prepared> {
     use std::os::unix::fs::MetadataExt as _;
     let inode = |path: &Path| path.metadata().map(|meta| meta.ino()).with_context(|| path.display().to_string());
-    let own = inode(Path::new("/proc/self/ns/user"))? == inode(user)?;
-    File::open(network).context("the container's network")?;
-    Ok(Namespace::Joined { network: network.to_owned(), user: (!own).then(|| user.to_owned()) })
+    let (network, user) = (PathBuf::from(format!("/proc/{pid}/ns/net")), PathBuf::from(format!("/proc/{pid}/ns/user")));
+    let own = inode(Path::new("/proc/self/ns/user"))? == inode(&user)?;
+    let namespace = Namespace::Joined { network, user: (!own).then_some(user) };
+    Ok(Prepared { namespace, hostname, mounts: mounts(directory)? })
 }
 
 fn mounts(directory: &Path) -> Result<Vec<Mount>> {
@@ -403,11 +396,38 @@ fn mounts(directory: &Path) -> Result<Vec<Mount>> {
     places.iter().map(|(file, inside)| build(inside, "bind", file, &["bind", "rprivate", "rw"])).collect()
 }
 
-/// By which other containers reach one: its name, its aliases, and the beginning of its id.
-pub(crate) fn names(id: &str, name: Option<&str>, request: &Request) -> Vec<String> {
-    let mut names: Vec<String> = name.iter().map(|name| (*name).to_owned()).chain(request.aliases.clone()).collect();
-    names.push(id.get(..SHORT_ID).unwrap_or(id).to_owned());
-    names
+/// A container that is to be connected.
+#[derive(Debug)]
+pub(crate) struct Member<'a> {
+    /// The store.
+    pub(crate) root: &'a Path,
+    /// The container's own, whose lock is held while it lives.
+    pub(crate) directory: &'a Path,
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) hostname: &'a str,
+}
+
+impl Member<'_> {
+    /// By which others reach it: its name, its aliases, and the beginning of its id.
+    fn names(&self, request: &Request) -> Vec<String> {
+        let mut names = vec![self.name.to_owned()];
+        names.extend(request.aliases.iter().cloned());
+        names.push(self.id.get(..SHORT_ID).unwrap_or(self.id).to_owned());
+        names.retain(|name| files::is_host_name(name));
+        names
+    }
+
+    /// By which it knows itself: its host name comes first.
+    fn own_names(&self, request: &Request) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in std::iter::once(self.hostname.to_owned()).chain(self.names(request)) {
+            if files::is_host_name(&name) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }
 
 /// The host's name.
@@ -437,12 +457,12 @@ enum Kind {
 }
 
 impl Connection {
-    /// The container's address, if it has one of its own.
-    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+    /// What the container has of the network, if it has something of its own.
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
         match &self.kind {
             Kind::Unconnected => None,
-            Kind::Bridge(attached) => Some(attached.address()),
-            Kind::Carried(carried) => Some(carried.address()),
+            Kind::Bridge(attached) => Some(attached.endpoint()),
+            Kind::Carried(carried) => Some(carried.endpoint()),
         }
     }
 
@@ -456,11 +476,19 @@ impl Connection {
     }
 }
 
+/// A container's place in a network.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix: u8,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) mac: Option<Mac>,
+}
+
 /// Takes away what containers of a store have left whose process was killed. Where that fails it is said, and nothing
 /// more: what is asked for may not need it.
 pub(crate) fn sweep(root: &Path) {
     if let Err(error) = bridge::sweep(root) {
         tracing::warn!("what is left of ended containers in the network: {error:#}");
     }
-    member::sweep(root);
 }

@@ -1,5 +1,8 @@
 //! What the subcommands share in asking a mount and in printing.
 
+pub(crate) mod human;
+pub(crate) mod template;
+
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `lamel run`
+//! The options that say how a container is run, and the OCI configuration that they make.
 
 pub(crate) mod config;
 pub(crate) mod environment;
@@ -7,48 +7,35 @@ pub(crate) mod limits;
 pub(crate) mod security;
 pub(crate) mod volume;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use lamel_isolate::attach::Signals;
-use lamel_isolate::{Container, Created, Error, Options, exe, seccomp};
+use lamel_isolate::{Container, Error, Options, seccomp};
 
-use crate::image::store::StoreArgs;
 use crate::launch::complain;
-use crate::log::LogArgs;
-use crate::network::{self, Member, Place, Prepared};
+use crate::network::NetworkArgs;
 
 /// What docker and podman exit with if there is no container, if its program cannot be run, and if it is not there.
 const NO_CONTAINER: u8 = 125;
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Run a command in a container whose root is a directory
-///
-/// The container gets the namespaces, capabilities, system call filter and masks that Docker gives by
-/// default. It ends with this command, and leaves nothing but what it wrote into its root.
+/// How a container is run.
 #[derive(Debug, Default, clap::Args)]
-#[command(after_help = "\
-Exit status: the command's own; 128+N if signal N ended it; 125 if there was no container; 126 if the
-command cannot be run; 127 if it is not there.
-
-Example:
-  lamel run --rootfs /srv/debian -it bash")]
+#[group(skip)]
 pub(crate) struct Args {
-    /// The container's root directory
+    /// Run over this directory instead of an image
     #[arg(long, value_name = "DIR")]
-    pub(crate) rootfs: PathBuf,
+    pub(crate) rootfs: Option<PathBuf>,
     /// Keep standard input open
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Give the container a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Nothing is kept of the container in any case
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Working directory inside; made if it is missing [default: /]
+    /// Working directory inside; made if it is missing [default: the image's, else /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
     /// Use this as the program, and CMD as its arguments
@@ -63,9 +50,6 @@ pub(crate) struct Args {
     /// Host name inside [default: made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// Name of the container, by which others of its network reach it
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
     /// Cover the old root instead of leaving it, where the root filesystem is an initramfs
     #[arg(long)]
     pub(crate) no_pivot: bool,
@@ -80,21 +64,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) limits: limits::LimitArgs,
     #[command(flatten)]
-    pub(crate) network: network::NetworkArgs,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) network: NetworkArgs,
+    /// The image, unless there is --rootfs, then the command and its arguments [default: the image's]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "REF [CMD]")]
     pub(crate) command: Vec<String>,
-}
-
-/// Runs a container in the foreground; its exit status is this program's.
-pub(crate) fn run(args: &Args, log: &LogArgs) -> ExitCode {
-    let ran = log.init().and_then(|()| {
-        exe::protect()?;
-        start(args)
-    });
-    finish("lamel", ran)
 }
 
 /// Turns what came of a container into an exit status.
@@ -103,76 +76,28 @@ pub(crate) fn finish(program: &str, ran: Result<i32>) -> ExitCode {
         Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(NO_CONTAINER)),
         Err(error) => {
             complain(program, &error);
-            ExitCode::from(match error.downcast_ref::<Error>() {
-                Some(Error::Program { errno: rustix::io::Errno::NOENT, .. }) => NOT_FOUND,
-                Some(Error::Program { .. }) => NOT_RUNNABLE,
-                _ => NO_CONTAINER,
-            })
+            ExitCode::from(failure_code(&error))
         }
     }
 }
 
-fn start(args: &Args) -> Result<i32> {
-    if args.tty && args.interactive && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        bail!("-t with -i needs a terminal for standard input, which is none");
+/// What to exit with if there is no container.
+pub(crate) fn failure_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Program { errno: rustix::io::Errno::NOENT, .. }) => NOT_FOUND,
+        Some(Error::Program { .. }) => NOT_RUNNABLE,
+        _ => NO_CONTAINER,
     }
-    let id = identity::random_id()?;
-    let root = real_root(&args.rootfs)?;
-    let mut options = Options::new(root.clone(), id.clone());
-    options.pivot = !args.no_pivot;
-    options.init = args.init;
-    options.cache = filter_cache();
-    if !args.interactive {
-        close_input()?;
-    }
-    let request = args.network.resolve(&[])?;
-    if !request.needs_directory() {
-        let plain = Prepared::plain(request.namespace(), request.hostname(args.hostname.as_deref(), &id));
-        return attend(&config::spec(args, &root, &plain)?, &options, args.interactive, |_| Ok(()));
-    }
-    let store = args.store.root()?;
-    network::sweep(&store);
-    let place = Place::make(&store, &id)?;
-    let mut member = Member {
-        root: &store,
-        directory: place.path(),
-        id: &id,
-        hostname: request.hostname(args.hostname.as_deref(), &id),
-        names: network::names(&id, args.name.as_deref(), &request),
-    };
-    let owner = args.identity.maps()?.and_then(|maps| maps.root());
-    let prepared = request.prepare(&mut member, args.hostname.is_some(), owner)?;
-    let spec = config::spec(args, &root, &prepared)?;
-    let mut connection = None;
-    attend(&spec, &options, args.interactive, |created| {
-        connection = Some(request.connect(&member, created)?);
-        Ok(())
-    })
 }
 
-/// Starts a container and stays with it to its end. `connect` is called before its program runs.
-pub(crate) fn attend(
-    spec: &lamel_isolate::oci::Spec,
-    options: &Options,
-    input: bool,
-    connect: impl FnOnce(&Created) -> Result<()>,
-) -> Result<i32> {
+/// Starts a container and stays with it to its end.
+pub(crate) fn attend(spec: &lamel_isolate::oci::Spec, options: &Options, input: bool) -> Result<i32> {
     let signals = Signals::hold().context("signals")?;
-    let mut container = Container::start_with(spec, options, connect)?;
+    let mut container = Container::start(spec, options)?;
     for note in container.notes() {
         complain("lamel", &anyhow::anyhow!("note: {note}"));
     }
     Ok(container.attend(&signals, input)?.code())
-}
-
-/// The directory by its real name, for no part of it may be a link; but if it is one itself, that is left to be refused.
-fn real_root(root: &Path) -> Result<PathBuf> {
-    let shown = || format!("root directory {}", root.display());
-    if root.is_symlink() {
-        let target = root.canonicalize().with_context(shown)?;
-        bail!("{} is a symbolic link; name the directory itself: --rootfs {}", shown(), target.display());
-    }
-    root.canonicalize().with_context(shown)
 }
 
 /// Where compiled filters are kept.
@@ -184,10 +109,4 @@ pub(crate) fn filter_cache() -> Option<seccomp::Cache> {
         absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?
     };
     Some(seccomp::Cache::new(base.join("lamel/seccomp")))
-}
-
-/// Nobody types for a container without -i.
-pub(crate) fn close_input() -> Result<()> {
-    let null = std::fs::File::open("/dev/null").context("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).context("standard input")
 }

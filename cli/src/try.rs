@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use lamel_isolate::attach::terminal_size;
 use lamel_isolate::{Options as ContainerOptions, exe, oci, seccomp};
 use lamel_unionfs::diff::{Change, diff};
 use lamel_unionfs::mount::{self, Side};
@@ -19,10 +20,10 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::launch::complain;
 use crate::log::LogArgs;
+use crate::network::{Namespace, Prepared, host_name};
 use crate::run::environment::EnvironmentArgs;
 use crate::run::identity::{IdentityArgs, random_id};
 use crate::run::volume::shown_read_only;
-use crate::network::{Namespace, Prepared, host_name};
 use crate::run::{self, config};
 
 /// Changes that are listed before the question; the rest is counted.
@@ -279,25 +280,27 @@ impl Caller {
 
     fn run_in(&self, view: &View, args: &Args) -> Result<i32> {
         let container = run::Args {
-            rootfs: view.0.clone(),
             interactive: true,
             tty: self.terminal && std::io::stdout().is_terminal(),
             workdir: Some(self.cwd.clone()),
             environment: EnvironmentArgs::inherited(),
             identity: IdentityArgs::one(self.ids, !self.is_root()),
-            command: args.command.clone(),
             ..run::Args::default()
         };
         let namespace = match args.network {
             Network::None => Namespace::Own,
             Network::Host => Namespace::Host,
         };
-        let mut spec = config::spec(&container, &view.0, &Prepared::plain(namespace, host_name()))?;
+        let network = Prepared { namespace, hostname: host_name(), mounts: Vec::new() };
+        let mut spec = config::spec(&container, &args.command, &config::OfImage::default(), &view.0, &network)?;
+        let home_of_user = !config::has_home(&spec);
+        config::set_user(&mut spec, &container.identity.resolve(&view.0)?, home_of_user);
+        config::set_size(&mut spec, terminal_size())?;
         self.show_the_host(&mut spec)?;
         let mut options = ContainerOptions::new(view.0.clone(), self.id.clone());
         options.init = true;
         options.cache = self.cache.clone();
-        run::attend(&spec, &options, true, |_| Ok(()))
+        run::attend(&spec, &options, true)
     }
 
     /// The view's own files stay; other filesystems of the host are shown as they are, read-only; where the changes

@@ -49,8 +49,18 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    fn next(&self) -> io::Result<Option<i32>> {
+    /// The number of one that has come.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn next(&self) -> io::Result<Option<i32>> {
         Ok(self.0.read_signal()?.and_then(|info| i32::try_from(info.ssi_signo).ok()))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -51,6 +51,15 @@ pub fn mapping(inside: u32, outside: u32, len: u32) -> LinuxIdMapping {
     LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(len).build().unwrap_or_default()
 }
 
+/// Gives its maps to a process that has just moved into a user namespace of its own, and waits for them.
+///
+/// # Errors
+/// The maps contradict themselves, or this user may not give them.
+pub fn give(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<(), Error> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| Error::call("write uid_map", pid.to_string())(Errno::SRCH))?;
+    plan(uids, gids)?.write(pid)
+}
+
 /// The first range that `/etc/subuid` or `/etc/subgid` gives a user.
 #[must_use]
 pub fn subordinate(file: &str, name: Option<&str>, id: u32) -> Option<Range> {
@@ -79,7 +88,9 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
     }
     let own = |map: &[LinuxIdMapping], id: u32| matches!(map, [only] if only.size() == 1 && only.host_id() == id);
     let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let way = if euid.is_root() {
+    // In a user namespace of a plain user's this is whoever made it, whatever his id there.
+    let any = rustix::thread::CapabilitySet::SETUID | rustix::thread::CapabilitySet::SETGID;
+    let way = if rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(any)) {
         Way::Direct
     } else if own(uids, euid.as_raw()) && own(gids, egid.as_raw()) {
         Way::Single

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use super::common::{Outcome, Scratch, Subject, sh, spawn_captured};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who runs a container.
@@ -52,7 +52,7 @@ impl Who {
         } {
             command.arg(format!("HOME={home}"));
         }
-        command.arg(program);
+        command.arg(format!("LAMEL_ROOT={}", program.with_file_name("store").display())).arg(program);
         command
     }
 }
@@ -74,6 +74,7 @@ impl Ground {
         }
         let ground = Self { scratch, who };
         ground.make_root("root");
+        ground.dir("store");
         ground
     }
 
@@ -124,12 +125,31 @@ impl Ground {
         self.scratch.join("lamel")
     }
 
-    /// `lamel run` with options, not yet started.
+    /// `lamel run` with options, not yet started. It keeps nothing of the container.
     pub(crate) fn command(&self, options: &[&str], command: &[&str]) -> Command {
-        let mut line = self.who.command(&self.bin());
-        line.arg("run").arg("--rootfs").arg(self.root()).args(options).args(command);
-        line.current_dir(self.scratch.path());
+        let mut line = self.lamel(&["run", "--rm", "--rootfs"]);
+        line.arg(self.root()).args(options).args(command);
         line
+    }
+
+    /// Any of lamel's commands, not yet started, with a store of the user's.
+    pub(crate) fn lamel(&self, words: &[&str]) -> Command {
+        let mut line = self.who.command(&self.bin());
+        line.args(words).current_dir(self.scratch.path());
+        line
+    }
+
+    /// The process id of the one container's monitor, once it is written down.
+    pub(crate) fn monitor(&self) -> u32 {
+        let state = format!("{}/containers/*/state.json", self.scratch.join("store").display());
+        for _ in 0..1000 {
+            let pid = sh(&format!("sed -n 's/.*\"monitor\": \\([0-9]*\\).*/\\1/p' {state}"));
+            if let Some(pid) = pid.parse().ok().filter(|pid| *pid > 1) {
+                return pid;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no monitor in {state}")
     }
 
     pub(crate) fn try_run(&self, options: &[&str], command: &[&str]) -> Outcome {

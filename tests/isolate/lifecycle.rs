@@ -55,7 +55,7 @@ fn start(ground: &Ground, options: &[&str], word: &str) -> std::process::Child {
 }
 
 #[test]
-fn kill_9_of_the_parent_ends_everything() {
+fn kill_9_of_the_monitor_ends_everything() {
     for (who, word) in EVERYBODY.into_iter().zip(["110", "120", "130"]) {
         let kinds = [&[][..], &["--init"], &["-u", "me"], &["-u", "me", "--init"]];
         // Who has one id alone cannot choose a user.
@@ -63,10 +63,20 @@ fn kill_9_of_the_parent_ends_everything() {
             let word = format!("{word}{kind}");
             let ground = Ground::new(who);
             let mut child = start(&ground, options, &word);
-            // `setpriv` and `env` were replaced: the child is lamel itself.
-            child.kill().unwrap();
-            child.wait().unwrap();
+            sh(&format!("kill -9 {}", ground.monitor()));
+            // The command has lost its container, and says so.
+            assert_eq!(child.wait().unwrap().code(), Some(125));
             eventually("nothing runs", || processes(&format!("^[34]{word}")) == 0);
+            let listed =
+                spawn_captured(ground.lamel(&["ps", "-a", "--format", "{{.ID}} {{.State}} {{.ExitCode}}"]), TIMEOUT);
+            let (id, state) = listed.stdout.trim_end().split_once(' ').unwrap();
+            assert_eq!(state, "exited 137");
+            assert!(spawn_captured(ground.lamel(&["rm", id]), TIMEOUT).success());
+            let left = sh(&format!(
+                "find {}/containers -mindepth 1 | sort | xargs -n1 basename",
+                ground.scratch.join("store").display()
+            ));
+            assert_eq!(left, "lock\nnames");
             assert_eq!(sh(&format!("grep -c {} /proc/self/mountinfo || true", ground.scratch.path().display())), "0");
         }
     }

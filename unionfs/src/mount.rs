@@ -221,16 +221,29 @@ impl Mounted {
         if watcher.join().is_err() {
             tracing::error!("the thread that waits for signals panicked");
         }
-        tracing::debug!("ended: {}", union.report());
-        let upper = union.upper_to_sync();
-        // Another mount may have the upper before what is written is on disk.
-        drop(union);
-        if let Some(upper) = upper
-            && let Err(errno) = sys::sync_filesystem(upper.as_fd())
-        {
-            tracing::error!("writing the upper to disk: {errno}");
-        }
+        end(union);
         served
+    }
+
+    /// The same in a process that has its own use for the signals, which stay held back.
+    pub fn serve_without_signals(self) -> Result<(), MountError> {
+        let Self { union, session, place: _place, signals: _, threads: _ } = self;
+        let served = session.run().map_err(MountError::Serve);
+        end(union);
+        served
+    }
+}
+
+/// Lets go of the layers, and writes the upper to the disk if it is to be.
+fn end(union: Arc<UnionFs>) {
+    tracing::debug!("ended: {}", union.report());
+    let upper = union.upper_to_sync();
+    // Another mount may have the upper before what is written is on disk.
+    drop(union);
+    if let Some(upper) = upper
+        && let Err(errno) = sys::sync_filesystem(upper.as_fd())
+    {
+        tracing::error!("writing the upper to disk: {errno}");
     }
 }
 

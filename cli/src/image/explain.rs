@@ -9,8 +9,8 @@ use lamel_image::view::{View, ViewError};
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use super::human::columns;
 use super::inside::{Images, Inside, InsideArgs, shown};
+use crate::output::human::columns;
 use crate::output::print;
 
 /// Explains.

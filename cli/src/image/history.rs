@@ -7,9 +7,10 @@ use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Store};
 use serde_json::{Value, json};
 
-use super::template::Template;
-use super::{StoreArgs, human};
+use super::StoreArgs;
+use crate::output::human;
 use crate::output::print;
+use crate::output::template::Template;
 
 /// Characters of an instruction that are shown, as Docker does.
 const SHOWN: usize = 45;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return print(lines.into_iter().map(String::into_bytes));
     }
     let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
-    let table: Vec<Vec<String>> = [template.header()].iter().chain(&lines).map(cells).collect();
+    let table: Vec<Vec<String>> = [template.header("IMAGE ID")].iter().chain(&lines).map(cells).collect();
     print(human::columns(&table))
 }
 

@@ -7,9 +7,10 @@ use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Named, Store};
 use serde_json::{Value, json};
 
-use super::template::Template;
-use super::{StoreArgs, human};
+use super::StoreArgs;
+use crate::output::human;
 use crate::output::print;
+use crate::output::template::Template;
 
 /// List images
 #[derive(Debug, clap::Args)]
@@ -124,7 +125,7 @@ fn render(rows: &[Row], text: &str, now: Timestamp, short: bool) -> Result<()> {
         return print(lines.into_iter().map(String::into_bytes));
     }
     let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
-    let table: Vec<Vec<String>> = [template.header()].iter().chain(&lines).map(cells).collect();
+    let table: Vec<Vec<String>> = [template.header("IMAGE ID")].iter().chain(&lines).map(cells).collect();
     print(human::columns(&table))
 }
 

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use lamel_image::store::{Named, Prune};
 
-use super::{StoreArgs, human};
+use super::StoreArgs;
 use crate::launch::warn;
+use crate::output::human;
 use crate::output::print;
 
 /// Remove images without a name, and everything that no image needs

@@ -16,7 +16,7 @@ use lamel_image::digest::Digest;
 use lamel_image::reference::Reference;
 use lamel_image::registry::{Credential, Options, Registries, Retry, Secret, Security, Step};
 
-use super::human::size;
+use crate::output::human::size;
 
 /// How the registry is spoken to.
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ impl From<&str> for Creds {
 }
 
 /// Reads `10`, `1.5s`, `500ms` or `2m`; a bare number is of seconds.
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let scale = match unit {
         "ms" => 0.001,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_image::platform::Platform;
-use lamel_image::store::{Image, Named, Store};
+use lamel_image::store::{Image, Named, Store, StoreError};
 
 /// The environment variable that names the store.
 const ROOT_VARIABLE: &str = "LAMEL_ROOT";
@@ -25,14 +25,14 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// Where it is.
-    pub(crate) fn root(&self) -> Result<PathBuf> {
+    /// Where it lies.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
     /// Opens it.
     pub(crate) fn open(&self) -> Result<Store> {
-        let root = self.root()?;
+        let root = self.path()?;
         let additional = if self.additional_store.is_empty() {
             let listed = std::env::var_os(ADDITIONAL_VARIABLE).unwrap_or_default();
             std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect()
@@ -68,4 +68,9 @@ pub(crate) fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Re
         bail!("{name} is for {}, not for {wanted}", image.config.platform());
     }
     Ok((named, image))
+}
+
+/// Whether [`find`] failed because there is no such image, or none for the platform.
+pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::NoImage(_) | StoreError::NoPlatform { .. } | StoreError::NoBlob(_)))
 }

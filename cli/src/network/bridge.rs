@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::Files;
 use super::pool::{self, Lease, Pool, Subnet};
 use super::publish::{self, Held, Port};
-use super::{Member, Request, firewall};
+use super::{Endpoint, Member, Request, firewall};
 
 /// The interface in the container.
 const INSIDE: &str = "eth0";
@@ -25,13 +25,13 @@ const DEFAULT_ROOT: &str = "/var/lib/lamel";
 pub(super) struct Attached {
     root: PathBuf,
     id: String,
-    address: Ipv4Addr,
+    endpoint: Endpoint,
     held: Held,
 }
 
 impl Attached {
-    pub(super) fn address(&self) -> Ipv4Addr {
-        self.address
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
     }
 
     pub(super) fn ports(&self) -> &[Port] {
@@ -69,7 +69,7 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
     pool.state.subnet = Some(subnet);
     pool.state.leases.push(Lease {
         id: member.id.to_owned(),
-        names: member.names.clone(),
+        names: member.names(request),
         address,
         interface: interface.clone(),
         ports: held.ports.clone(),
@@ -77,6 +77,7 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
     });
     // Written down before it is done: what is left of a process that ends here is found by the next one.
     pool.save()?;
+    let mac = request.mac()?.unwrap_or_else(|| mac_of(address));
     let mut connect = || -> Result<()> {
         let index = host.index(&bridge)?;
         if first || !held.ports.is_empty() || index.is_none() {
@@ -86,7 +87,6 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
             Some(index) => index,
             None => make(&bridge, subnet, &mut host)?,
         };
-        let mac = request.mac()?.unwrap_or_else(|| mac_of(address));
         host.make_pair(&interface, index, &Peer { namespace: namespace.as_fd(), name: INSIDE, mac })?;
         host.set_port_up(&interface)?;
         let mut inside = Netlink::inside(namespace.as_fd())?;
@@ -95,7 +95,7 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
         inside.add_address(end, address, subnet.prefix)?;
         inside.add_default_route(subnet.gateway())?;
         let files = Files::of(member.directory);
-        files.add(IpAddr::V4(address), &member.own_names())?;
+        files.add(IpAddr::V4(address), &member.own_names(request))?;
         let gateway: Vec<String> = request.gateway_names()?;
         if !gateway.is_empty() {
             files.add(IpAddr::V4(subnet.gateway()), &gateway)?;
@@ -104,7 +104,10 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
         Ok(())
     };
     match connect() {
-        Ok(()) => Ok(Attached { root: root.to_owned(), id: member.id.to_owned(), address, held }),
+        Ok(()) => {
+            let endpoint = Endpoint { address, prefix: subnet.prefix, gateway: subnet.gateway(), mac: Some(mac) };
+            Ok(Attached { root: root.to_owned(), id: member.id.to_owned(), endpoint, held })
+        }
         Err(error) => {
             let left = drop_leases(&mut pool, &bridge, &mut host, |lease| lease.id == member.id);
             if let Err(error) = left {

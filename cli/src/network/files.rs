@@ -103,8 +103,7 @@ impl Files {
             bail!("{}: larger than {MAX_FILE} bytes, left as it is", path.display());
         }
         let others = leases.iter().filter(|lease| lease.id != own);
-        let lines: Vec<String> =
-            others.map(|lease| format!("{}\t{}", lease.address, lease.names.join(" "))).collect();
+        let lines: Vec<String> = others.map(|lease| format!("{}\t{}", lease.address, lease.names.join(" "))).collect();
         let new = with_block(&text, &lines);
         if new != text {
             file.rewind().with_context(shown)?;

@@ -114,7 +114,10 @@ fn run(script: &str) -> Result<()> {
         if !out.status.success() {
             let said = String::from_utf8_lossy(&out.stderr);
             let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
-            bail!("nft: {}; the bridge network needs a kernel with nf_tables and its address translation", first.trim());
+            bail!(
+                "nft: {}; the bridge network needs a kernel with nf_tables and its address translation",
+                first.trim()
+            );
         }
         return Ok(());
     }

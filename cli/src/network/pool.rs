@@ -46,7 +46,10 @@ impl TryFrom<String> for Subnet {
     fn try_from(text: String) -> Result<Self, String> {
         let parse = || {
             let (base, prefix) = text.split_once('/')?;
-            Some(Self { base: base.parse().ok()?, prefix: prefix.parse().ok().filter(|prefix| (8..=29).contains(prefix))? })
+            Some(Self {
+                base: base.parse().ok()?,
+                prefix: prefix.parse().ok().filter(|prefix| (8..=29).contains(prefix))?,
+            })
         };
         parse().ok_or_else(|| format!("{text}: no network"))
     }
@@ -211,7 +214,9 @@ pub(crate) fn choose(routes: &[(Ipv4Addr, u8)], wanted: Option<Ipv4Addr>) -> Res
     let fits = |subnet: &Subnet| wanted.is_none_or(|address| subnet.offset(address).is_some());
     Subnet::candidates().filter(free).find(fits).ok_or_else(|| match wanted {
         Some(address) => anyhow!("--ip {address}: not in a network that a bridge could have here"),
-        None => anyhow!("could not find an available, non-overlapping IPv4 address pool: all private networks are in use"),
+        None => {
+            anyhow!("could not find an available, non-overlapping IPv4 address pool: all private networks are in use")
+        }
     })
 }
 

@@ -157,6 +157,15 @@ impl Wish {
         self.address
     }
 
+    /// The host's port as it was asked for; empty for any.
+    pub(crate) fn host(&self) -> String {
+        match self.host {
+            None => String::new(),
+            Some(Range { first, last }) if first == last => first.to_string(),
+            Some(Range { first, last }) => format!("{first}-{last}"),
+        }
+    }
+
     /// The last of the host's ports that it may be, if it is not any.
     pub(crate) fn last(&self) -> Option<u16> {
         self.host.map(|range| range.last)

@@ -14,17 +14,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::Created;
-use lamel_isolate::net::Helper;
+use lamel_isolate::net::{Helper, Mac};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use super::files::Files;
 use super::publish::{self, Port, Protocol};
-use super::{Member, Request};
+use super::{Endpoint, Member, Request};
 
 /// Of the container.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
-const PREFIX: &str = "24";
+const PREFIX: u8 = 24;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Where the program answers questions of names, by asking as the host does.
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
@@ -41,14 +41,16 @@ const API_SOCKET: &str = "slirp.sock";
 #[derive(Debug)]
 pub(super) struct Carried {
     ports: Vec<Port>,
+    /// If it was asked for.
+    mac: Option<Mac>,
     /// slirp4netns ends when this is closed, by whatever ends this process.
     _exit: Option<OwnedFd>,
     _helper: Helper,
 }
 
 impl Carried {
-    pub(super) fn address(&self) -> Ipv4Addr {
-        ADDRESS
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint { address: ADDRESS, prefix: PREFIX, gateway: GATEWAY, mac: self.mac }
     }
 
     pub(super) fn ports(&self) -> &[Port] {
@@ -118,7 +120,14 @@ pub(super) fn pasta(request: &Request, member: &Member<'_>, created: &Created) -
     if features.has("--stderr") {
         command.arg("--stderr");
     }
-    command.args(["--address", &ADDRESS.to_string(), "--netmask", PREFIX, "--gateway", &GATEWAY.to_string()]);
+    command.args([
+        "--address",
+        &ADDRESS.to_string(),
+        "--netmask",
+        &PREFIX.to_string(),
+        "--gateway",
+        &GATEWAY.to_string(),
+    ]);
     command.args(["--dns-forward", &RESOLVER.to_string(), "--ns-ifname", INSIDE]);
     if let Some(mac) = request.mac()? {
         command.args(["--ns-mac-addr", &mac.to_string()]);
@@ -147,8 +156,8 @@ pub(super) fn pasta(request: &Request, member: &Member<'_>, created: &Created) -
     drop(command);
     let output = helper.take_output().context("no standard output")?;
     await_ready("pasta", File::from(OwnedFd::from(output)), &log)?;
-    connected(member)?;
-    Ok(Carried { ports, _exit: None, _helper: helper })
+    connected(request, member)?;
+    Ok(Carried { ports, mac: request.mac()?, _exit: None, _helper: helper })
 }
 
 /// Starts slirp4netns for a container, whose first process waits for that.
@@ -179,16 +188,16 @@ pub(super) fn slirp4netns(request: &Request, member: &Member<'_>, created: &Crea
     for port in &ports {
         forward(member.directory, port)?;
     }
-    connected(member)?;
-    Ok(Carried { ports, _exit: Some(alive), _helper: helper })
+    connected(request, member)?;
+    Ok(Carried { ports, mac: request.mac()?, _exit: Some(alive), _helper: helper })
 }
 
 fn create(log: &Path) -> Result<File> {
     File::create(log).with_context(|| log.display().to_string())
 }
 
-fn connected(member: &Member<'_>) -> Result<()> {
-    Files::of(member.directory).add(IpAddr::V4(ADDRESS), &member.own_names())
+fn connected(request: &Request, member: &Member<'_>) -> Result<()> {
+    Files::of(member.directory).add(IpAddr::V4(ADDRESS), &member.own_names(request))
 }
 
 /// Waits for the byte by which a program says so. An end without one is a failure.

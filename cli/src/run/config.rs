@@ -1,19 +1,18 @@
 //! From the options to an OCI configuration with Docker's defaults.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use lamel_isolate::attach::terminal_size;
 use lamel_isolate::oci::{
     BoxBuilder, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     Mount, Process, Root, Spec, User,
 };
 use lamel_isolate::user::Identity;
 
+use super::Args;
 use super::identity::Maps;
 use super::security::Privileges;
-use super::Args;
 use super::volume::build;
 use crate::network::{Namespace, Prepared};
 
@@ -24,10 +23,32 @@ const VERSION: &str = "1.2.0";
 const NETWORK_SYSCTLS: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
-/// The configuration of `lamel run`.
-pub(crate) fn spec(args: &Args, root: &Path, network: &Prepared) -> Result<Spec> {
+/// What an image says about its containers.
+#[derive(Debug, Default)]
+pub(crate) struct OfImage {
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) working_dir: String,
+}
+
+/// What is run: the entry point and its arguments. One of the command line's leaves the image's arguments out.
+pub(crate) fn command(args: &Args, words: &[String], image: &OfImage) -> Result<(Vec<String>, Vec<String>)> {
+    let own = args.entrypoint.as_ref();
+    let entrypoint = match own {
+        Some(program) => Some(program).filter(|program| !program.is_empty()).into_iter().cloned().collect(),
+        None => image.entrypoint.clone(),
+    };
+    let cmd = if words.is_empty() && own.is_none() { image.cmd.clone() } else { words.to_vec() };
+    if entrypoint.is_empty() && cmd.is_empty() {
+        bail!("no command given; say what to run after the options");
+    }
+    Ok((entrypoint, cmd))
+}
+
+/// The configuration that the options make for a container with this root, whose user is still to be found.
+pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, network: &Prepared) -> Result<Spec> {
     let maps = args.identity.maps()?;
-    let identity = args.identity.resolve(root)?;
     let privileges = args.security.resolve()?;
     let mut resources = args.limits.resources()?;
     if maps.is_none() {
@@ -48,7 +69,7 @@ pub(crate) fn spec(args: &Args, root: &Path, network: &Prepared) -> Result<Spec>
     let mut spec = Spec::default();
     let mut root_member = Root::default();
     root_member.set_path(root.to_owned()).set_readonly(Some(args.read_only));
-    let process = process(args, &identity, &privileges, &network.hostname, maps.as_ref())?;
+    let process = process(args, words, image, &privileges, &network.hostname)?;
     let linux = linux(args, privileges, maps, resources, &network.namespace)?;
     spec.set_version(VERSION.to_owned())
         .set_root(Some(root_member))
@@ -59,51 +80,96 @@ pub(crate) fn spec(args: &Args, root: &Path, network: &Prepared) -> Result<Spec>
     Ok(spec)
 }
 
-fn process(
-    args: &Args,
-    identity: &Identity,
-    privileges: &Privileges,
-    hostname: &str,
-    maps: Option<&Maps>,
-) -> Result<Process> {
-    let mut words: Vec<String> = args.entrypoint.iter().filter(|program| !program.is_empty()).cloned().collect();
-    words.extend(args.command.iter().cloned());
-    if words.is_empty() {
-        bail!("no command given; say what to run after the options");
-    }
-    let cwd = args.workdir.clone().unwrap_or_else(|| "/".into());
+fn process(args: &Args, words: &[String], image: &OfImage, privileges: &Privileges, hostname: &str) -> Result<Process> {
+    let (entrypoint, cmd) = command(args, words, image)?;
+    let of_image = Some(PathBuf::from(&image.working_dir)).filter(|dir| !dir.as_os_str().is_empty());
+    // A relative one of an image is one of its root, as docker builds it.
+    let of_image = of_image.map(|dir| Path::new("/").join(dir));
+    let cwd = args.workdir.clone().or(of_image).unwrap_or_else(|| "/".into());
     if !cwd.is_absolute() {
         bail!("-w {}: must be absolute", cwd.display());
     }
-    let home = identity.home.as_deref().unwrap_or(if identity.uid == 0 { "/root" } else { "/" });
-    let mut user = User::default();
-    user.set_uid(identity.uid).set_gid(identity.gid);
-    // Where one id is all there is, the groups outside stay, and none can be chosen.
-    let single = maps.is_some_and(|maps| matches!(maps.gids.as_slice(), [only] if only.size() == 1));
-    if !(single && identity.groups == [identity.gid]) {
-        user.set_additional_gids(Some(identity.groups.clone()));
-    }
     let mut capabilities = LinuxCapabilities::default();
-    let set = Some(privileges.capabilities.clone());
     // Never inheritable: a program would get them back by its file capabilities.
-    capabilities.set_bounding(set.clone()).set_inheritable(None).set_ambient(None);
-    let held = set.filter(|_| identity.uid == 0);
-    capabilities.set_effective(held.clone()).set_permitted(held);
+    capabilities.set_bounding(Some(privileges.capabilities.clone())).set_inheritable(None).set_ambient(None);
+    capabilities.set_effective(None).set_permitted(None);
     let mut process = Process::default();
     process
-        .set_args(Some(words))
-        .set_env(Some(args.environment.resolve(hostname, home, args.tty)?))
+        .set_args(Some(entrypoint.into_iter().chain(cmd).collect()))
+        .set_env(Some(args.environment.resolve(hostname, &image.env, args.tty)?))
         .set_cwd(cwd)
-        .set_user(user)
         .set_terminal(Some(args.tty))
         .set_capabilities(Some(capabilities))
         .set_rlimits(Some(args.limits.rlimits()?))
         .set_no_new_privileges(Some(privileges.no_new_privileges))
         .set_oom_score_adj(args.limits.oom_score_adj()?);
-    if let Some((columns, rows)) = terminal_size().filter(|_| args.tty) {
+    Ok(process)
+}
+
+/// Whether the environment says where home is.
+pub(crate) fn has_home(spec: &Spec) -> bool {
+    let env = spec.process().as_ref().and_then(|process| process.env().as_ref());
+    env.is_some_and(|env| env.iter().any(|variable| variable.starts_with("HOME=")))
+}
+
+/// Makes the program run as a user; `home_of_user`: HOME is his.
+pub(crate) fn set_user(spec: &mut Spec, identity: &Identity, home_of_user: bool) {
+    // Where one id is all there is, the groups outside stay, and none can be chosen.
+    let single = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.gid_mappings().as_ref())
+        .is_some_and(|maps| matches!(maps.as_slice(), [only] if only.size() == 1));
+    let Some(process) = spec.process_mut() else { return };
+    let mut user = User::default();
+    user.set_uid(identity.uid).set_gid(identity.gid);
+    if !(single && identity.groups == [identity.gid]) {
+        user.set_additional_gids(Some(identity.groups.clone()));
+    }
+    process.set_user(user);
+    let mut capabilities = process.capabilities().clone().unwrap_or_default();
+    let held = capabilities.bounding().clone().filter(|_| identity.uid == 0);
+    capabilities.set_effective(held.clone()).set_permitted(held);
+    process.set_capabilities(Some(capabilities));
+    if home_of_user {
+        let home = identity.home.as_deref().unwrap_or(if identity.uid == 0 { "/root" } else { "/" });
+        let mut env = process.env().clone().unwrap_or_default();
+        env.retain(|variable| !variable.starts_with("HOME="));
+        env.push(format!("HOME={home}"));
+        process.set_env(Some(env));
+    }
+}
+
+/// Gives the container the network of another.
+pub(crate) fn set_network(spec: &mut Spec, network: &Prepared) -> Result<()> {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|mount| !network.mounts.iter().any(|other| other.destination() == mount.destination()));
+    mounts.extend(network.mounts.iter().cloned());
+    spec.set_mounts(Some(mounts)).set_hostname(Some(network.hostname.clone()));
+    if let Some(linux) = spec.linux_mut() {
+        let user = linux.uid_mappings().is_some();
+        linux.set_namespaces(Some(namespaces(&network.namespace, user)?));
+        if let Namespace::Joined { user: Some(_), .. } = network.namespace {
+            linux.set_uid_mappings(None).set_gid_mappings(None);
+        }
+    }
+    if let Some(process) = spec.process_mut() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.retain(|variable| !variable.starts_with("HOSTNAME="));
+        env.push(format!("HOSTNAME={}", network.hostname));
+        process.set_env(Some(env));
+    }
+    Ok(())
+}
+
+/// Makes the container's terminal as large as the user's.
+pub(crate) fn set_size(spec: &mut Spec, size: Option<(u16, u16)>) -> Result<()> {
+    if let (Some((columns, rows)), Some(process)) = (size, spec.process_mut())
+        && process.terminal() == Some(true)
+    {
         process.set_console_size(Some(BoxBuilder::default().width(columns).height(rows).build()?));
     }
-    Ok(process)
+    Ok(())
 }
 
 fn linux(
@@ -139,7 +205,8 @@ fn linux(
 /// The namespaces of every container.
 fn namespaces(network: &Namespace, user: bool) -> Result<Vec<LinuxNamespace>> {
     use LinuxNamespaceType as Kind;
-    let mut kinds = vec![(Kind::Mount, None), (Kind::Pid, None), (Kind::Ipc, None), (Kind::Uts, None), (Kind::Cgroup, None)];
+    let mut kinds =
+        vec![(Kind::Mount, None), (Kind::Pid, None), (Kind::Ipc, None), (Kind::Uts, None), (Kind::Cgroup, None)];
     let mut of_user = None;
     match network {
         Namespace::Host => {}
@@ -199,11 +266,6 @@ fn default_mounts(defaults: &Defaults<'_>) -> Result<Vec<Mount>> {
         mounts.push(build(Path::new("/sys"), "sysfs", Path::new("sysfs"), &system)?);
     }
     mounts.push(build(Path::new("/sys/fs/cgroup"), "cgroup", Path::new("cgroup"), &system)?);
-    if defaults.shares_network {
-        for file in ["/etc/resolv.conf", "/etc/hosts"].map(Path::new).into_iter().filter(|file| file.exists()) {
-            mounts.push(build(file, "bind", file, &["bind", "rprivate", "ro"])?);
-        }
-    }
     Ok(mounts)
 }
 

@@ -33,15 +33,19 @@ impl EnvironmentArgs {
         Self { env: pairs.collect(), env_file: Vec::new() }
     }
 
-    /// The container's variables, those of docker with what was asked for on top.
-    pub(crate) fn resolve(&self, hostname: &str, home: &str, tty: bool) -> Result<Vec<String>> {
-        let mut variables = BTreeMap::from([
-            ("PATH".to_owned(), PATH.to_owned()),
-            ("HOSTNAME".to_owned(), hostname.to_owned()),
-            ("HOME".to_owned(), home.to_owned()),
-        ]);
+    /// The container's variables: those of docker, over them the image's, and over these what was asked for. HOME is
+    /// left to who knows the user, unless it is among them.
+    pub(crate) fn resolve(&self, hostname: &str, image: &[String], tty: bool) -> Result<Vec<String>> {
+        let mut variables =
+            BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname.to_owned())]);
         if tty {
             variables.insert("TERM".to_owned(), "xterm".to_owned());
+        }
+        // An image says what it says: nothing of this environment goes in by its words.
+        for (name, value) in
+            image.iter().filter_map(|variable| variable.split_once('=')).filter(|pair| !pair.0.is_empty())
+        {
+            variables.insert(name.to_owned(), value.to_owned());
         }
         for path in &self.env_file {
             let text = read(path).with_context(|| format!("--env-file {}", path.display()))?;
@@ -101,12 +105,13 @@ mod tests {
             env: vec!["A=option=x".to_owned(), "CARGO_PKG_NAME".to_owned()],
             env_file: vec![file.clone()],
         };
-        let environment = args.resolve("h", "/", true).unwrap();
-        let wanted = ["A=option=x", "B=2 3", "HOME=/", "HOSTNAME=h", "PATH=/mine", "TERM=xterm"];
+        let image = ["B=image", "PATH=/image", "TERM=image", "=x", "CARGO_PKG_NAME"].map(str::to_owned);
+        let environment = args.resolve("h", &image, true).unwrap();
+        let wanted = ["A=option=x", "B=2 3", "HOSTNAME=h", "PATH=/mine", "TERM=image"];
         let got: Vec<&str> = environment.iter().map(String::as_str).filter(|v| !v.starts_with("CARGO")).collect();
         assert_eq!(got, wanted);
         std::fs::write(&file, "A B=1\n").unwrap();
-        assert!(args.resolve("h", "/", false).is_err());
-        assert!(EnvironmentArgs { env: vec!["=x".to_owned()], ..Default::default() }.resolve("h", "/", false).is_err());
+        assert!(args.resolve("h", &[], false).is_err());
+        assert!(EnvironmentArgs { env: vec!["=x".to_owned()], ..Default::default() }.resolve("h", &[], false).is_err());
     }
 }

@@ -12,10 +12,10 @@ use lamel_isolate::user::{self, Identity};
 pub(crate) struct IdentityArgs {
     /// User and group inside, by name or number [default: root]
     #[arg(short, long, value_name = "USER[:GROUP]", default_value = "")]
-    user: String,
+    pub(crate) user: String,
     /// A group more
     #[arg(long, value_name = "GROUP")]
-    group_add: Vec<String>,
+    pub(crate) group_add: Vec<String>,
     /// host: as root none, as a plain user the ids that he has; keep-id: the same, with his own id inside too
     #[arg(long, value_name = "MODE")]
     userns: Option<UserNamespace>,
@@ -40,16 +40,6 @@ pub(crate) struct Maps {
     pub(crate) gids: Vec<LinuxIdMapping>,
 }
 
-impl Maps {
-    /// Who is the root of the user namespace, outside; of a plain user's, this process's own user.
-    pub(crate) fn root(&self) -> Option<(u32, u32)> {
-        let outside = |maps: &[LinuxIdMapping]| {
-            maps.iter().find(|map| map.container_id() == 0 && map.size() > 0).map(LinuxIdMapping::host_id)
-        };
-        rustix::process::geteuid().is_root().then(|| Some((outside(&self.uids)?, outside(&self.gids)?))).flatten()
-    }
-}
-
 impl IdentityArgs {
     /// The user and group `inside`, who are this process's own outside.
     pub(crate) fn one(inside: (u32, u32), user_namespace: bool) -> Self {
@@ -62,13 +52,17 @@ impl IdentityArgs {
         }
     }
 
+    /// The user as the command line has him; empty if it does not say.
+    pub(crate) fn user(&self) -> String {
+        if self.user.is_empty() && self.userns == Some(UserNamespace::KeepId) {
+            return format!("{}:{}", rustix::process::geteuid(), rustix::process::getegid());
+        }
+        self.user.clone()
+    }
+
     /// The user in the container's own files.
     pub(crate) fn resolve(&self, root: &Path) -> Result<Identity> {
-        if self.user.is_empty() && self.userns == Some(UserNamespace::KeepId) {
-            let me = format!("{}:{}", rustix::process::geteuid(), rustix::process::getegid());
-            return Ok(user::resolve(root, &me, &self.group_add)?);
-        }
-        Ok(user::resolve(root, &self.user, &self.group_add)?)
+        Ok(user::resolve(root, &self.user(), &self.group_add)?)
     }
 
     /// The maps of the user namespace, if there is to be one.

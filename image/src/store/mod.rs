@@ -7,6 +7,7 @@
 //! partial/HEX                                  blobs that did not come whole; the next attempt goes on from there
 //! tmp/                                         where all of it is made (`staging`)
 //! lock  index.lock                             locks alone
+//! containers/ volumes/ networks/ events        what runs images keeps it here; nothing in this crate reads it
 //! ```
 //!
 //! Nothing is written in place: things are made in `tmp/`, checked, and renamed. What `layers` and `stacks` hold is
@@ -66,7 +67,20 @@ const LAYOUT: &str = r#"{"imageLayoutVersion": "1.0.0"}"#;
 /// The longest `oci-layout`.
 const MAX_LAYOUT: u64 = 4096;
 /// Everything at the root of a store.
-const NAMES: [&str; 8] = ["blobs", "index.json", "index.lock", "layers", "lock", "oci-layout", "partial", "stacks"];
+const NAMES: [&str; 12] = [
+    "blobs",
+    "containers",
+    "events",
+    "index.json",
+    "index.lock",
+    "layers",
+    "lock",
+    "networks",
+    "oci-layout",
+    "partial",
+    "stacks",
+    "volumes",
+];
 /// Where things are made.
 const TMP: &str = "tmp";
 

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use lamel_image::platform::Platform;
-use lamel_image::registry::Wanted;
+use lamel_image::registry::{Options, Wanted};
+use lamel_image::store::Store;
 
-use super::{Teller, TransferArgs, reference};
+use super::{Teller, TransferArgs, open, reference};
 use crate::image::StoreArgs;
 use crate::output::print;
 
@@ -45,4 +46,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let progress = |digest: &_, step| teller.step(digest, step, "pulled");
     let pulled = registries.pull(&store, &name, &wanted, &progress)?;
     print([pulled.digest.to_string().into_bytes()])
+}
+
+/// Pulls an image that a command needs.
+pub(crate) fn implicitly(store: &Store, name: &str, platform: Option<&Platform>, quiet: bool) -> Result<()> {
+    let name = reference(name)?;
+    let wanted = platform.map_or(Wanted::Host, |platform| Wanted::Platform(platform.clone()));
+    let teller = Teller::new(quiet);
+    teller.say(&format!("pulling {name}"));
+    let progress = |digest: &_, step| teller.step(digest, step, "pulled");
+    open(Options::default())?.pull(store, &name, &wanted, &progress)?;
+    Ok(())
 }

@@ -59,10 +59,10 @@ impl Template {
         Ok(out)
     }
 
-    /// The names of its fields in place of their values.
-    pub(crate) fn header(&self) -> String {
+    /// The names of its fields in place of their values; `id` is that of `ID`.
+    pub(crate) fn header(&self, id: &str) -> String {
         let name = |path: &[String]| match path.last().map(String::as_str) {
-            Some("ID") => "IMAGE ID".to_owned(),
+            Some("ID") => id.to_owned(),
             Some("CreatedSince") => "CREATED".to_owned(),
             Some(name) => spaced(name),
             None => String::new(),
@@ -307,6 +307,6 @@ mod tests {
         }
         let table = Template::parse("table {{.ID}}\\t{{.Repository}}\\t{{.CreatedAt}}").unwrap();
         assert!(table.table);
-        assert_eq!(table.header(), "IMAGE ID\tREPOSITORY\tCREATED AT");
+        assert_eq!(table.header("IMAGE ID"), "IMAGE ID\tREPOSITORY\tCREATED AT");
     }
 }

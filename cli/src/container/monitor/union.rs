@@ -1,0 +1,91 @@
+//! The image as the container's root: mounted and served by threads of the monitor, in its own mount namespace.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lamel_image::store::{Image, Store};
+use lamel_image::view::View;
+use lamel_isolate::oci::{LinuxIdMapping, Spec};
+use lamel_unionfs::Options;
+use lamel_unionfs::mount;
+use lamel_unionfs::options::{IdRange, XattrPermissions};
+
+use super::super::record::Record;
+
+/// The mounted union.
+pub(super) struct Union {
+    place: PathBuf,
+    /// Says when it has ended.
+    ended: Receiver<()>,
+}
+
+/// Mounts a container's layers at its root. `fresh`: it was never started.
+pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, fresh: bool) -> Result<Union> {
+    let opened = store.open_image(image)?;
+    let mut options = Options::new(record.root());
+    (options.upper, options.work) = (Some(record.upper()), Some(record.work()));
+    options.volatile = record.settings.volatile || record.settings.auto_remove;
+    let is_root = rustix::process::geteuid().is_root() && !is_in_user_namespace();
+    let linux = spec.linux().as_ref();
+    let maps = linux.and_then(|linux| Some((linux.uid_mappings().as_deref()?, linux.gid_mappings().as_deref()?)));
+    if let Some((uids, gids)) = maps {
+        if is_root {
+            // The kernel takes the ids of the container's namespace for those of the host.
+            (options.ownership.uid_map, options.ownership.gid_map) = (ranges(uids), ranges(gids));
+        } else if matches!(uids, [only] if only.size() == 1) {
+            options.ownership.xattr_permissions = XattrPermissions::User;
+        }
+    }
+    // Nobody but the container sees it.
+    options.flags.allow_other = true;
+    options.flags.suid = true;
+    options.flags.dev = is_root && maps.is_none();
+    options.flags.fsname = record.settings.image.as_ref().map_or_else(String::new, |used| used.config.to_string());
+    if fresh {
+        let root = View::new(opened.layer.clone()).root()?.attr;
+        let upper = record.upper();
+        let shown = || upper.display().to_string();
+        fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode & 0o7777)).with_context(shown)?;
+        // Who may not give it away shows it as his own.
+        std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
+    }
+    let mounted = mount::mount_over(&options, &[opened.layer.clone()])?;
+    let (end, ended) = channel();
+    let serve = move || {
+        if let Err(error) = mounted.serve_without_signals() {
+            tracing::error!("{error}");
+        }
+        drop(opened);
+        end.send(()).ok();
+    };
+    thread::Builder::new().name("union".to_owned()).spawn(serve).context("a thread")?;
+    Ok(Union { place: record.root(), ended })
+}
+
+fn ranges(maps: &[LinuxIdMapping]) -> Vec<IdRange> {
+    maps.iter().map(|map| IdRange { container: map.container_id(), host: map.host_id(), len: map.size() }).collect()
+}
+
+/// Whether ids here are not those of the machine.
+fn is_in_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
+}
+
+impl Union {
+    /// Takes it away, and waits until everything is written; `patience` is for those who still look into it.
+    pub(super) fn unmount(self, patience: Option<Duration>) {
+        if let Err(error) = mount::unmount(&self.place, true) {
+            tracing::warn!("unmounting {}: {error}", self.place.display());
+        }
+        if let Some(patience) = patience
+            && self.ended.recv_timeout(patience).is_err()
+        {
+            tracing::warn!("{} is still in use", self.place.display());
+        }
+    }
+}
