@@ -32,6 +32,9 @@ use crate::run::volume::build;
 use files::{Fallback, Files, Resolver};
 use publish::{Port, Wish};
 
+/// The environment variable that says which network there is if none is asked for.
+const MODE_VARIABLE: &str = "LAMEL_NETWORK";
+
 /// Characters of the container's id that make its host name, as in docker.
 const SHORT_ID: usize = 12;
 
@@ -41,7 +44,7 @@ const SHORT_ID: usize = 12;
 pub(crate) struct NetworkArgs {
     /// bridge: a network of this store's containers (root's default); pasta, slirp4netns: through a program of that
     /// name (a plain user's default); none: loopback alone; host: the host's own; container:NAME: that container's;
-    /// ns:PATH: that namespace
+    /// ns:PATH: that namespace [default: $LAMEL_NETWORK, else as said]
     #[arg(long, alias = "net", value_name = "MODE")]
     network: Option<Mode>,
     /// Publish ports: host ports, of one address or of all, lead to the container's; ranges are written FIRST-LAST
@@ -210,6 +213,9 @@ impl NetworkArgs {
 
 /// What there is if nothing is asked for: root has the bridge, others a program that carries their packets.
 fn default_mode(publishes: bool) -> Result<Mode> {
+    if let Some(mode) = std::env::var(MODE_VARIABLE).ok().filter(|mode| !mode.is_empty()) {
+        return mode.parse().map_err(|why: String| anyhow!("${MODE_VARIABLE}: {why}"));
+    }
     if rustix::process::geteuid().is_root() {
         return Ok(Mode::Bridge);
     }

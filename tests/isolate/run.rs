@@ -26,7 +26,7 @@ fn exit_statuses_are_those_of_docker() {
 fn what_is_not_there_is_refused() {
     let ground = Ground::new(Who::Root);
     for option in [
-        &["--network", "bridge"][..],
+        &["--network", "nowhere"][..],
         &["--security-opt", "apparmor=x"],
         &["--cap-add", "everything"],
         &["-v", "volume:/x"],
