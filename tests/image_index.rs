@@ -4,6 +4,8 @@
 
 #[path = "image/forge.rs"]
 mod forge;
+#[path = "image/survey.rs"]
+mod survey;
 #[path = "image/table.rs"]
 mod table;
 

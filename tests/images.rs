@@ -9,10 +9,16 @@ mod common;
 mod chaos;
 #[path = "images/commands.rs"]
 mod commands;
+#[path = "images/doctor.rs"]
+mod doctor;
 #[path = "images/equal.rs"]
 mod equal;
+#[path = "images/export.rs"]
+mod export;
 #[path = "images/hostile.rs"]
 mod hostile;
+#[path = "images/layers.rs"]
+mod layers;
 #[path = "images/looks.rs"]
 mod looks;
 #[path = "images/place.rs"]

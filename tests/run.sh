@@ -7,9 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-    acl apache2-utils attr btrfs-progs buildah busybox-static bzip2 catatonit crun docker-registry e2fsprogs fuse-overlayfs
-    fuse3 gcc git iproute2 libacl1-dev libc6-dev libcap2-bin libnbd-bin libpython3.11-testsuite make mmdebstrap nbdkit nftables nginx-light openssl
-    passt passwd podman procps python3 rsync runc skopeo slirp4netns sqlite3 strace tmux tree uidmap umoci util-linux xfsprogs xz-utils zstd
+    acl apache2-utils attr btrfs-progs buildah busybox-static bzip2 catatonit chromium crun docker-registry e2fsprogs
+    fuse-overlayfs fuse3 gcc git iproute2 libacl1-dev libarchive-tools libc6-dev libcap2-bin libnbd-bin
+    libpython3.11-testsuite make mmdebstrap nbdkit nftables nginx-light openssl passt
+    passwd podman procps python3 rsync runc skopeo slirp4netns sqlite3 strace tmux tree uidmap umoci util-linux
+    xfsprogs xz-utils zstd
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 

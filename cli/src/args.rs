@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
-use crate::{bench, container, diff, explain, image, launch, mount, r#try as trial};
+use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try as trial, volume};
 
 /// Mounts container images and stacks of directories as one copy-on-write filesystem.
 #[derive(Debug, Parser)]
@@ -28,9 +28,11 @@ enum Command {
     Image(image::Command),
     Explain(explain::Args),
     Diff(diff::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
     #[command(flatten)]
     Container(container::Command),
+    Volume(volume::Args),
     /// The commands of containers, as docker groups them; and `prune`
     #[command(subcommand, name = "container")]
     Containers(container::Group),
@@ -86,8 +88,10 @@ fn run_command(args: Vec<OsString>) -> ExitCode {
         Command::Image(command) => lamel.log.init().and_then(|()| image::run(command)),
         Command::Explain(args) => lamel.log.init().and_then(|()| explain::run(&args)),
         Command::Diff(args) => lamel.log.init().and_then(|()| diff::run(&args)),
+        Command::Doctor(args) => lamel.log.init().and_then(|()| doctor::run(&args)),
         Command::Bench(args) => lamel.log.init().and_then(|()| bench::run(&args)),
         Command::Container(command) => return container::run(command, &lamel.log),
+        Command::Volume(args) => lamel.log.init().and_then(|()| volume::run(&args)),
         Command::Containers(group) => return container::run_group(group, &lamel.log),
         Command::Try(args) => return trial::run(&args, &lamel.log),
         Command::FuseOverlayfs { args } => return face::run(args),

@@ -5,10 +5,14 @@
 //! commands.
 
 pub(crate) mod control;
+pub(crate) mod diff;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod monitor;
+pub(crate) mod namespace;
 pub(crate) mod record;
 pub(crate) mod records;
+pub(crate) mod remove;
 pub(crate) mod settings;
 pub(crate) mod signal;
 pub(crate) mod start;
@@ -17,11 +21,14 @@ pub(crate) mod terminal;
 pub(crate) mod wire;
 
 mod attach;
+mod commit;
+mod cp;
 mod create;
 mod filter;
 mod health;
 mod inspect;
 mod kill;
+mod layers;
 mod listed;
 mod log;
 mod logs;
@@ -30,7 +37,6 @@ mod pause;
 mod port;
 mod prune;
 mod ps;
-mod remove;
 mod rename;
 mod restart;
 mod rm;
@@ -67,6 +73,8 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Rm(rm::Args),
     Rename(rename::Args),
+    Commit(commit::Args),
+    Cp(cp::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -129,6 +137,8 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Unpause(args) => pause::unpause(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Cp(args) => quietly(cp::run(&args)),
+        Command::Commit(args) => quietly(commit::run(&args)),
         Command::Rename(args) => quietly(rename::run(&args)),
         Command::Ps(args) => quietly(ps::run(&args)),
         Command::Logs(args) => quietly(logs::run(&args)),

@@ -9,10 +9,11 @@ use lamel_unionfs::diff::{Change, diff};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::container;
 use crate::image::{self, InsideArgs};
 use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 
-/// List what an upper layer, or a second image, adds (A), changes (C) and deletes (D)
+/// List what a container, an upper layer, or a second image, adds (A), changes (C) and deletes (D)
 ///
 /// The time it takes is that of the upper's size, whatever lies below. With a mountpoint or with
 /// --lower, what is a change and what is new is looked up in the lower layers; without them the
@@ -20,8 +21,9 @@ use crate::output::{OUTSIDE_ONLY, ask, is_foreign, print};
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("subject").required(true).multiple(false))]
 pub(crate) struct Args {
-    /// A mount of lamel, or an image that is compared with the next one
-    #[arg(group = "subject", value_name = "MOUNTPOINT|REF")]
+    /// A mount of lamel, a container, or an image that is compared with the next one; what exists, and what begins
+    /// with `/` or `.`, is a mount
+    #[arg(group = "subject", value_name = "MOUNTPOINT|CONTAINER|REF")]
     mountpoint: Option<PathBuf>,
     /// An image: what differs on the way to it is listed
     #[arg(value_name = "REF", requires = "mountpoint")]
@@ -54,8 +56,19 @@ struct Line {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let changes = match (&args.mountpoint, &args.other) {
         (Some(one), Some(other)) => image::diff::run(&args.inside, one, other)?,
+        (Some(one), None) if !image::is_path(one.as_os_str()) => {
+            let name = one.to_str().with_context(|| format!("{} is no name of a container", one.display()))?;
+            let Some(record) = container::export::find(&args.inside.store, name)? else {
+                bail!("{name} is neither a container nor a mount");
+            };
+            return container::diff::run(&args.inside.store, &record, |changes| show(args, changes));
+        }
         _ => of_layers(args)?,
     };
+    show(args, &changes)
+}
+
+fn show(args: &Args, changes: &[Change]) -> Result<()> {
     if args.json {
         let line =
             |change: &Change| Line { kind: change.kind.to_string(), path: change.path.to_string_lossy().into_owned() };

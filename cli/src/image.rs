@@ -3,12 +3,14 @@
 mod cat;
 pub(crate) mod diff;
 pub(crate) mod explain;
+mod export;
 mod find;
 mod history;
 mod images;
 mod import;
 mod inside;
 pub(crate) mod inspect;
+mod layers;
 mod load;
 mod ls;
 mod prune;
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Stat(stat::Args),
     Find(find::Args),
+    Layers(layers::Args),
+    Export(export::Args),
 }
 
 /// Does it.
@@ -73,5 +77,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cat(args) => cat::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Find(args) => find::run(&args),
+        Command::Layers(args) => layers::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }

@@ -1,9 +1,10 @@
 //! The command `lamel`: mounts images and stacks of directories as one filesystem, and runs containers.
-
 mod args;
 mod bench;
 mod container;
+mod copy;
 mod diff;
+mod doctor;
 mod explain;
 mod image;
 mod launch;
@@ -13,7 +14,7 @@ mod network;
 mod output;
 mod run;
 mod r#try;
-
+mod volume;
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())
 }

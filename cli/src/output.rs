@@ -1,4 +1,7 @@
-//! What the subcommands share in asking a mount and in printing.
+//! What the subcommands share in asking a mount, in printing and in writing files.
+
+mod archive;
+pub(crate) mod page;
 
 pub(crate) mod human;
 pub(crate) mod template;
@@ -9,6 +12,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
+
+pub(crate) use archive::{write_archive, write_file};
 
 /// The longest answer that is taken, as the kernel's own limit of an xattr.
 const LONGEST: usize = 64 * 1024;

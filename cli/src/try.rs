@@ -1,6 +1,7 @@
 //! `lamel try`
 
 mod apply;
+mod kept;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -34,11 +35,16 @@ const MAX_LISTED: usize = 1000;
 /// The command runs as you, isolated as a container is, over your own root directory. What it
 /// changes is kept aside, listed when it ends, and then applied, kept under a name, or dropped.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    group = clap::ArgGroup::new("kept").args(["list", "apply", "drop"]),
+    override_usage = "lamel try [OPTIONS] CMD...\n       lamel try --list [NAME] | --apply NAME | --drop NAME",
+    after_help = "\
 Exit status: the command's own; 125 if it was not run.
 
-Example:
-  lamel try apt-get install -y cowsay")]
+Examples:
+  lamel try apt-get install -y cowsay
+  lamel try --keep cows apt-get install -y cowsay; lamel try --apply cows"
+)]
 pub(crate) struct Args {
     /// Apply the changes without asking
     #[arg(short, long)]
@@ -49,11 +55,20 @@ pub(crate) struct Args {
     /// Keep the changes under this name, to go on from there the next time
     #[arg(long, value_name = "NAME", conflicts_with_all = ["yes", "no"])]
     keep: Option<String>,
+    /// List the names that changes are kept under, or the changes under one of them
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with_all = ["yes", "no", "keep", "command"])]
+    list: Option<Option<String>>,
+    /// Apply the changes that are kept under this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["yes", "no", "keep", "command"])]
+    apply: Option<String>,
+    /// Drop the changes that are kept under this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["yes", "no", "keep", "command"])]
+    drop: Option<String>,
     /// The command's network
     #[arg(long, value_name = "MODE", default_value = "host")]
     network: Network,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD", required = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD", required_unless_present = "kept")]
     command: Vec<String>,
 }
 
@@ -77,7 +92,12 @@ enum Fate {
 pub(crate) fn run(args: &Args, log: &LogArgs) -> ExitCode {
     let ran = log.init().and_then(|()| {
         exe::protect()?;
-        attempt(args)
+        match (&args.list, &args.apply, &args.drop) {
+            (Some(name), ..) => kept::show(name.as_deref()).map(|()| 0),
+            (_, Some(name), _) => kept::apply_to_system(name).map(|()| 0),
+            (.., Some(name)) => kept::discard(name).map(|()| 0),
+            _ => attempt(args),
+        }
     });
     run::finish("lamel", ran)
 }
@@ -201,7 +221,10 @@ impl Place {
             builder.mode(0o700).create(&kept).with_context(|| kept.display().to_string())?;
             fs::rename(self.upper(), kept.join("upper")).with_context(|| kept.display().to_string())?;
         }
-        say(format_args!("kept in {}; go on from there with: lamel try --keep {name} CMD", kept.display()));
+        say(format_args!(
+            "kept in {}; go on from there with: lamel try --keep {name} CMD; or apply it with: lamel try --apply {name}",
+            kept.display()
+        ));
         Ok(())
     }
 
@@ -397,15 +420,19 @@ fn say(text: std::fmt::Arguments<'_>) {
 fn list(changes: &[Change]) -> Result<()> {
     let mut err = std::io::stderr().lock();
     for change in changes.iter().take(MAX_LISTED) {
-        let mut line = format!("{} ", change.kind).into_bytes();
-        line.extend_from_slice(change.path.as_os_str().as_bytes());
-        line.push(b'\n');
-        err.write_all(&line).context("standard error")?;
+        err.write_all(&line(change)).and_then(|()| err.write_all(b"\n")).context("standard error")?;
     }
     if changes.len() > MAX_LISTED {
         writeln!(err, "… and {} more", changes.len() - MAX_LISTED).context("standard error")?;
     }
     Ok(())
+}
+
+/// A change as it is listed.
+fn line(change: &Change) -> Vec<u8> {
+    let mut line = format!("{} ", change.kind).into_bytes();
+    line.extend_from_slice(change.path.as_os_str().as_bytes());
+    line
 }
 
 fn fate(args: &Args, unchanged: bool) -> Result<Fate> {

@@ -1,7 +1,8 @@
 //! Image layers as layers of a union: looked up in their index, read from
 //! their tar.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -139,6 +140,14 @@ impl IndexedLayer {
             vec![Extent { at: 0, from, len }]
         };
         Ok((extents, &tar.file))
+    }
+
+    /// How the origins of its objects begin: as the kernel's record of a file handle of no type, which is to be compared and
+    /// never to be opened.
+    fn origin_head(&self) -> Vec<u8> {
+        let mut head = vec![0, 0xfb, 25, u8::from(cfg!(target_endian = "big")), 0xff];
+        head.extend_from_slice(&self.id);
+        head
     }
 
     /// The tar that holds an object's data.
@@ -292,12 +301,31 @@ impl Layer for IndexedLayer {
     }
 
     fn origin(&self, dir: &LayerDir, name: &OsStr) -> Option<Vec<u8>> {
-        let number = self.number(dir, name).ok()?;
-        // The kernel's record of an origin, of a file handle of no type: to be compared, never to be opened.
-        let mut record = vec![0, 0xfb, 25, u8::from(cfg!(target_endian = "big")), 0xff];
-        record.extend_from_slice(&self.id);
-        record.extend_from_slice(&number.to_le_bytes());
+        let mut record = self.origin_head();
+        record.extend_from_slice(&self.number(dir, name).ok()?.to_le_bytes());
         Some(record)
+    }
+
+    fn names_of(&self, origins: &[Vec<u8>], each: &mut dyn FnMut(OsString)) -> Result<()> {
+        let head = self.origin_head();
+        let number = |origin: &Vec<u8>| Some(u32::from_le_bytes(origin.strip_prefix(&*head)?.try_into().ok()?));
+        let wanted: HashSet<u32> = origins.iter().filter_map(number).collect();
+        let mut todo = vec![(OsString::new(), ROOT)];
+        while let Some((path, dir)) = todo.pop().filter(|_| !wanted.is_empty()) {
+            let failed = |damaged| broken(damaged, OsStr::new("."));
+            for entry in self.index.entries(dir).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let Some(number) = entry.inode else { continue };
+                let is_dir = self.index.child(dir, number).map_err(failed)?.format() == libc::S_IFDIR;
+                if is_dir || wanted.contains(&number) {
+                    let mut path = path.clone();
+                    path.push("/");
+                    path.push(OsStr::from_bytes(entry.name));
+                    if is_dir { todo.push((path, number)) } else { each(path) }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn statfs(&self) -> Result<rustix::fs::StatVfs> {

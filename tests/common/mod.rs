@@ -26,6 +26,7 @@
     reason = "a fixture is compiled into every test crate, each of which uses a part of it, and it may panic"
 )]
 
+mod browser;
 mod debian;
 mod dump;
 mod run;
@@ -34,6 +35,7 @@ mod subject;
 
 #[allow(unused_imports, reason = "each test crate uses a part of the fixture")]
 pub use self::{
+    browser::rendered,
     debian::debian_cache,
     dump::{Compare, Kind, Node, Tree, assert_same, diff, dump, dump_all, dump_all_but, read_xattrs},
     run::{Outcome, TIMEOUT, run_in, sh, sh_fails, sh_outcome, sh_timeout, spawn_captured},

@@ -24,9 +24,14 @@ impl Home {
     }
 
     fn run(&self, options: &[&str], script: &str) -> Outcome {
+        self.attempt(&[options, &["sh", "-c", script]].concat())
+    }
+
+    /// `lamel try` with these arguments.
+    fn attempt(&self, arguments: &[&str]) -> Outcome {
         let mut command = self.ground.who.command(std::path::Path::new("env"));
         command.arg(format!("HOME={}", self.dir.display())).arg(format!("XDG_DATA_HOME={}/.data", self.dir.display()));
-        command.arg(self.ground.bin()).arg("try").args(options).args(["sh", "-c", script]);
+        command.arg(self.ground.bin()).arg("try").args(arguments);
         command.current_dir(&self.dir);
         spawn_captured(command, std::time::Duration::from_secs(60))
     }
@@ -85,6 +90,45 @@ fn changes_are_kept_and_gone_on_from() {
         let again = home.run(&["--keep", "work"], "cat kept; echo more >> kept; cat kept");
         assert_eq!(again.stdout, "kept\nkept\nmore\n", "{who:?}: {}", again.stderr);
         assert_eq!(home.run(&["-n"], "cat kept 2> /dev/null; ls .data/lamel/try").stdout, "");
+    }
+}
+
+#[test]
+fn what_is_kept_is_listed_applied_and_dropped() {
+    for who in EVERYBODY {
+        let home = Home::new(who);
+        // Root keeps things where all tests of root's do.
+        let names = ["one", "two"].map(|name| format!("{name}-{}", std::process::id()));
+        let [one, two] = names.each_ref().map(String::as_str);
+        for name in [one, two] {
+            let out = home.run(&["--keep", name], &format!("{CHANGES}; echo {name} > mine"));
+            assert!(out.success() && out.stderr.contains("--apply"), "{who:?}: {}", out.stderr);
+        }
+        let listed = home.attempt(&["--list"]).stdout;
+        let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["NAME", "CHANGES"]);
+        for name in [one, two] {
+            let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{who:?}: {listed}"));
+            assert!(row[1].parse::<u32>().unwrap() >= 10, "{who:?}: {listed}");
+        }
+        let changes = home.attempt(&["--list", one]).stdout;
+        assert!(changes.contains(&format!("D {}/gone\n", home.dir.display())), "{who:?}: {changes}");
+        assert!(home.dir.join("gone").exists() && !home.dir.join("mine").exists());
+        let dropped = home.attempt(&["--drop", two]);
+        assert!(dropped.success(), "{who:?}: {}", dropped.stderr);
+        let applied = home.attempt(&["--apply", one]);
+        assert!(applied.success(), "{who:?}: {}", applied.stderr);
+        assert_eq!((home.read("a"), home.read("b")), ("second\n".to_owned(), "first\n".to_owned()), "{who:?}");
+        assert_eq!((home.read("mine"), home.read("new/file")), (format!("{one}\n"), "deep\n".to_owned()), "{who:?}");
+        assert!(
+            !home.dir.join("gone").exists() && !home.dir.join("tree").exists() && home.dir.join("wood/leaf").exists()
+        );
+        let left = home.attempt(&["--list"]).stdout;
+        assert!(!left.contains(one) && !left.contains(two), "{who:?}: {left}");
+        for arguments in [&["--apply", one][..], &["--drop", two], &["--list", "nothing"], &["--drop", "../x"]] {
+            assert_eq!(home.attempt(arguments).status.code(), Some(125), "{who:?}: {arguments:?}");
+        }
+        assert_eq!(home.attempt(&["--apply", one, "true"]).status.code(), Some(2), "{who:?}");
     }
 }
 

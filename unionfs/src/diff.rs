@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, OpenError, Result};
 use crate::inode::{Inode, ROOT_INO};
-use crate::layer::{Listed, list_dir};
+use crate::layer::{Layer, Listed, list_dir};
 use crate::options::Options;
 use crate::sys::at;
 use crate::sys::xattr::Target;
@@ -85,12 +85,20 @@ pub enum DiffError {
 /// added here, without a line for what it brought along. With no `lowers` the
 /// upper's marks decide: an object that was not copied up counts as added.
 pub fn diff(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, DiffError> {
+    diff_over(upper, lowers, &[])
+}
+
+/// The same with more layers, of any kind, below the directories.
+///
+/// # Errors
+/// A layer cannot be read.
+pub fn diff_over(upper: &Path, lowers: &[PathBuf], below: &[Arc<dyn Layer>]) -> Result<Vec<Change>, DiffError> {
     let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(upper, open, Mode::empty())
         .map_err(|source| DiffError::Upper { path: upper.to_owned(), source })?;
-    let below = match lowers {
-        [] => None,
-        _ => Some(UnionFs::open(&Options { lowers: lowers.to_vec(), ..Options::new("/") })?),
+    let below = match (lowers, below) {
+        ([], []) => None,
+        _ => Some(UnionFs::open_over(&Options { lowers: lowers.to_vec(), ..Options::new("/") }, below)?),
     };
     let mut walk = Walk { below: below.as_ref(), changes: Vec::new(), todo: Vec::new() };
     let at_root = |source| DiffError::Read { path: "/".into(), source };

@@ -193,6 +193,12 @@ pub trait Layer: Send + Sync {
     /// Identity of the object that survives a remount, for the index of hard links.
     fn origin(&self, dir: &LayerDir, name: &OsStr) -> Option<Vec<u8>>;
 
+    /// Calls `each` with the path, from the layer's root and beginning with `/`, of every name that an object of one of
+    /// these origins has. A layer that keeps no table of its names tells of none.
+    fn names_of(&self, _origins: &[Vec<u8>], _each: &mut dyn FnMut(OsString)) -> Result<()> {
+        Ok(())
+    }
+
     /// Size and use of the filesystem behind the layer.
     fn statfs(&self) -> Result<rustix::fs::StatVfs>;
 }
@@ -468,6 +474,13 @@ fn origin_record(uuid: [u8; 16], handle: &handle::FileHandle) -> Vec<u8> {
     record.extend_from_slice(&uuid);
     record.extend_from_slice(&handle.bytes);
     record
+}
+
+/// The origin that a name of the index stands for.
+pub(crate) fn origin_of(name: &OsStr) -> Option<Vec<u8>> {
+    let digits = name.as_bytes();
+    let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    if digits.len().is_multiple_of(2) { pairs.collect() } else { None }
 }
 
 /// The name under which the index keeps a hard link with this origin.

@@ -15,6 +15,9 @@
 //! * What becomes visible was built out of sight and published in one step.
 #![cfg_attr(test, allow(clippy::let_underscore_must_use, reason = "tests"))]
 
+#[doc(hidden)]
+pub mod bench;
+pub mod changeset;
 pub mod diff;
 pub mod error;
 pub mod fuse;

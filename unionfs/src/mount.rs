@@ -5,12 +5,14 @@
 //! and checked before the mount, so that a refused stack never shows; and from
 //! the mount on, every failure takes it away again.
 
+mod probe;
+
 use std::fmt;
 use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ use crate::union::UnionFs;
 
 pub use crate::sys::mount::{kind_at, unmount};
 pub use crate::sys::process::{Side, Starting, Waiting, daemonize};
+pub use probe::{Offered, Passthrough, probe};
 
 /// Serves requests when nothing else is said and the machine has fewer CPUs.
 const MIN_THREADS: usize = 4;
@@ -198,7 +201,9 @@ fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, Op
 const CPUS_TO_SPIN: usize = 2;
 
 fn cpus() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
+    // Asking takes a dozen system calls and more.
+    static CPUS: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    *CPUS
 }
 
 impl Mounted {

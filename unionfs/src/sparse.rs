@@ -107,8 +107,16 @@ impl SparseFile {
         Ok(())
     }
 
+    /// Bytes that it has, holes included.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Copies the first `len` bytes to a file that is empty, and sets its length; holes stay holes.
-    pub(crate) fn copy(&self, to: BorrowedFd<'_>, len: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// One of both files cannot be read or written.
+    pub fn copy(&self, to: BorrowedFd<'_>, len: u64) -> Result<()> {
         at::truncate(to, len)?;
         for stretch in self.stretches.iter().take_while(|stretch| stretch.at < len) {
             let part = stretch.end().min(len) - stretch.at;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +16,7 @@ use rustix::mount::{
 };
 
 use super::copy::copy_tree;
+use super::engine::Engine;
 use super::input::{Input, Part};
 use super::machine::version;
 use super::result::BackendFacts;
@@ -103,9 +103,9 @@ impl Backend {
         name == "lamel" || name.starts_with("lamel:")
     }
 
-    /// Whether it stacks layers: what a ratio to a peer is taken of.
+    /// Whether it stacks layers, or is an engine: what a ratio to a peer is taken of.
     pub(crate) fn is_peer(name: &str) -> bool {
-        ["overlayfs", "fuse-overlayfs"].contains(&name.split(':').next().unwrap_or_default())
+        ["overlayfs", "fuse-overlayfs"].contains(&name.split(':').next().unwrap_or_default()) || Engine::is_peer(name)
     }
 
     /// Whether there are layers below that something can be copied up from.
@@ -175,11 +175,19 @@ impl Backend {
             Kind::Fuse { dialect, program, options } => {
                 let program = program_of(*dialect, program.as_deref())?;
                 let mut command = Command::new(program);
-                match dialect {
-                    Dialect::Lamel => command.args(["mount", "--foreground"]),
-                    Dialect::FuseOverlayfs => command.arg("-f"),
-                };
-                command.arg("-o").arg(stack_options(input, place, options)).arg(&mountpoint);
+                match (dialect, &input.stored) {
+                    (Dialect::Lamel, Some(words)) => {
+                        command.args(["mount", "--foreground", "-o"]).arg(upper_options(place, options));
+                        command.args(words);
+                    }
+                    (Dialect::Lamel, None) => {
+                        command.args(["mount", "--foreground", "-o"]).arg(stack_options(input, place, options));
+                    }
+                    (Dialect::FuseOverlayfs, _) => {
+                        command.args(["-f", "-o"]).arg(stack_options(input, place, options));
+                    }
+                }
+                command.arg(&mountpoint);
                 mount.serve(command, &mountpoint)?;
             }
         }
@@ -382,22 +390,27 @@ fn with(options: &str, another: &str) -> String {
 
 /// `lowerdir=…,upperdir=…,workdir=…` and what was asked for.
 fn stack_options(input: &Input, place: &Place, more: &str) -> OsString {
-    let mut text = b"lowerdir=".to_vec();
+    let mut text = OsString::from("lowerdir=");
     for (at, layer) in input.layers.iter().enumerate() {
-        if at > 0 {
-            text.push(b':');
-        }
-        text.extend_from_slice(layer.as_os_str().as_bytes());
+        text.push(if at > 0 { ":" } else { "" });
+        text.push(layer);
     }
-    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
-        text.extend_from_slice(format!(",{key}=").as_bytes());
-        text.extend_from_slice(place.base.join(name).as_os_str().as_bytes());
-    }
+    text.push(",");
+    text.push(upper_options(place, more));
+    text
+}
+
+/// `upperdir=…,workdir=…` and what was asked for.
+fn upper_options(place: &Place, more: &str) -> OsString {
+    let mut text = OsString::from("upperdir=");
+    text.push(place.base.join("upper"));
+    text.push(",workdir=");
+    text.push(place.base.join("work"));
     if !more.is_empty() {
-        text.push(b',');
-        text.extend_from_slice(more.as_bytes());
+        text.push(",");
+        text.push(more);
     }
-    OsString::from_vec(text)
+    text
 }
 
 /// Mounts Linux's overlayfs.

@@ -14,8 +14,9 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         return symlink(fs::read_link(from).with_context(at)?, to).with_context(at);
     }
     if !kind.is_dir() {
-        // Sockets, pipes and devices have no content to measure.
-        return if kind.is_file() { fs::copy(from, to).map(drop).with_context(at) } else { Ok(()) };
+        // Sockets, pipes and devices have no content to measure; an empty file is in their place.
+        let copied = if kind.is_file() { fs::copy(from, to).map(drop) } else { fs::File::create_new(to).map(drop) };
+        return copied.with_context(at);
     }
     fs::create_dir(to).with_context(at)?;
     for entry in fs::read_dir(from).with_context(at)? {

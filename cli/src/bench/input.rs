@@ -1,6 +1,6 @@
 //! What the workloads run on: a stack of layers, and lists of what is in them, read natively beforehand.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Part {
 }
 
 /// The layers and what is in them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Input {
     /// What the merged tree shows, as a plain directory.
     pub(crate) merged: PathBuf,
@@ -61,6 +61,8 @@ pub(crate) struct Input {
     pub(crate) small: Vec<CString>,
     /// Whether the tree is somebody's and not generated.
     pub(crate) foreign: bool,
+    /// The words that name an image to `lamel mount`, if the layers are those of one.
+    pub(crate) stored: Option<Vec<OsString>>,
 }
 
 /// A small file of a tree that was not generated.
@@ -79,6 +81,7 @@ impl Input {
             directories: 0,
             small: Vec::new(),
             foreign: false,
+            stored: None,
         };
         input.directories = list(&input.merged, Path::new(ROOT), &mut |path, _| input.entries.push(path))?;
         list(&input.merged, Path::new(super::plan::SMALL), &mut |path, kind| {
@@ -92,16 +95,30 @@ impl Input {
     /// A directory of the user's as the only layer.
     pub(crate) fn foreign(directory: &Path, size: Size) -> Result<Self> {
         let directory = directory.canonicalize().with_context(|| directory.display().to_string())?;
+        Self::layered(directory.clone(), vec![directory], size)
+    }
+
+    /// An image of the store: its layers are extracted once for those that need directories.
+    pub(crate) fn image(words: Vec<OsString>, extracted: &Path, layers: usize, size: Size) -> Result<Self> {
+        let layers = (0..layers).rev().map(|layer| extracted.join(layer.to_string())).collect();
+        let mut input = Self::layered(extracted.join("merged"), layers, size)?;
+        input.stored = Some(words);
+        Ok(input)
+    }
+
+    /// A tree that was not generated.
+    fn layered(merged: PathBuf, layers: Vec<PathBuf>, size: Size) -> Result<Self> {
         let mut input = Self {
-            layers: vec![directory.clone()],
+            layers,
             archive: PathBuf::new(),
-            merged: directory,
+            merged,
             shape: size.shape(),
             subject: CString::new(".")?,
             entries: Vec::new(),
             directories: 0,
             small: Vec::new(),
             foreign: true,
+            stored: None,
         };
         let limit = input.shape.small;
         input.directories = list(&input.merged, Path::new("."), &mut |path, kind| {

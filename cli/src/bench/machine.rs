@@ -82,7 +82,7 @@ pub(crate) fn drop_caches() -> bool {
 
 /// Whether a file in one directory can share its blocks with one in another.
 pub(crate) fn can_reflink(from: &Path, to: &Path) -> bool {
-    let (source, target) = (from.join(".lamel-reflink-probe"), to.join(".lamel-reflink-probe"));
+    let (source, target) = (from.join(".lamel-reflink-probe"), to.join(".lamel-reflink-probe-copy"));
     let shares = || {
         fs::write(&source, [0_u8; 4096]).ok()?;
         let source = fs::File::open(&source).ok()?;

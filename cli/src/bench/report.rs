@@ -62,6 +62,7 @@ pub(crate) fn shown(unit: Unit, value: f64, amount: Option<u64>) -> String {
         (Unit::Each, Some(amount)) if amount > 0 => seconds(value / amount as f64),
         (Unit::Throughput, Some(amount)) if value > 0.0 => format!("{:.0} MB/s", amount as f64 / value / 1e6),
         (Unit::Seconds | Unit::Each | Unit::Throughput, _) => seconds(value),
+        (Unit::Bytes, _) if value >= 1e5 => format!("{:.1} MiB", value / f64::from(1 << 20)),
         (Unit::Bytes, _) => format!("{value:.0} B"),
         (Unit::Count, _) => format!("{value:.0}"),
     }
@@ -98,5 +99,6 @@ mod tests {
         assert_eq!(shown(Unit::Each, 0.01, Some(1000)), "10.0 µs");
         assert_eq!(shown(Unit::Throughput, 0.5, Some(1_000_000_000)), "2000 MB/s");
         assert_eq!(shown(Unit::Bytes, 323.7, None), "324 B");
+        assert_eq!(shown(Unit::Bytes, 2.5e6, None), "2.4 MiB");
     }
 }

@@ -3,121 +3,146 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::backend::{Backend, Mount, Place};
+use super::backend::Backend;
 use super::daemon::Meter;
-use super::input::Input;
+use super::ground::{Grounds, Prepared};
 use super::progress::Progress;
 use super::result::{Cell, RowResult, Sample};
-use super::workload::{Run, Stopped, Workload};
-
-/// What is run.
-pub(crate) struct Runner<'a> {
-    pub(crate) backends: &'a [Backend],
-    pub(crate) workloads: &'a [&'static Workload],
-    pub(crate) input: &'a Input,
-    pub(crate) repeat: usize,
-    pub(crate) place: Place,
-}
+use super::workload::{Listed, Row, Run, Stopped, Workload};
 
 /// The numbers of one run.
-type Samples = Vec<(&'static str, Sample)>;
+pub(crate) type Samples = Vec<(&'static str, Sample)>;
 
-impl Runner<'_> {
-    /// Runs all of it: each workload on each backend, and that again, so that what changes on the host meanwhile
-    /// changes for all of them.
-    pub(crate) fn run(&self, progress: &Progress) -> Result<Vec<RowResult>> {
-        let mut results = Vec::new();
-        for workload in self.workloads {
-            let mut rows: Vec<RowResult> = workload.rows.iter().map(|row| self.empty(workload, row)).collect();
-            // Where it failed once it is not tried again.
-            let mut stopped = vec![false; self.backends.len()];
-            for round in 0..self.repeat {
-                for (at, (backend, stopped)) in self.backends.iter().zip(&mut stopped).enumerate() {
-                    if *stopped {
-                        progress.step(workload.name, &backend.name, round, "left out");
-                        continue;
-                    }
-                    let start = Instant::now();
-                    let done = self.once(workload, backend);
-                    *stopped = done.is_err();
-                    let said = match &done {
-                        Ok(_) => format!("{:.2} s", start.elapsed().as_secs_f64()),
-                        Err(Stopped::Skipped(reason)) => format!("skipped: {reason}"),
-                        Err(Stopped::Failed(error)) => format!("FAILED: {error:#}"),
-                    };
-                    progress.step(workload.name, &backend.name, round, &said);
-                    note(&mut rows, at, done);
-                    // A mount or an upper that stays would be in the way of everything that follows.
-                    self.place.remove().context("cleaning up; nothing more was measured")?;
-                }
-            }
-            results.extend(rows);
-        }
-        Ok(results)
-    }
+/// What is the same for everything that is measured in turns.
+pub(crate) struct Turns<'a> {
+    /// Names of what is compared.
+    pub(crate) subjects: Vec<&'a str>,
+    pub(crate) repeat: usize,
+    pub(crate) progress: &'a Progress,
+}
 
-    fn empty(&self, workload: &Workload, row: &super::workload::Row) -> RowResult {
-        RowResult {
-            workload: workload.name.to_owned(),
-            name: row.name.to_owned(),
-            about: workload.about.to_owned(),
-            caches: workload.caches.to_owned(),
-            unit: row.unit,
-            cells: vec![Cell::default(); self.backends.len()],
-        }
-    }
-
-    /// One workload on one fresh mount with a fresh upper.
-    fn once(&self, workload: &Workload, backend: &Backend) -> Result<Samples, Stopped> {
-        self.place.remove()?;
-        self.place.make()?;
-        let start = Instant::now();
-        let mount = backend.mount(self.input, &self.place, workload.needs, workload.writes)?;
-        let mounted_after = start.elapsed();
-        let done = self.measured(workload, backend, &mount, mounted_after);
-        match done {
-            Ok(samples) => {
-                // What cannot be unmounted was not a good run.
-                mount.unmount()?;
-                Ok(samples)
-            }
-            Err(Stopped::Failed(error)) if mount.daemon().is_some() => {
-                let words = mount.last_words();
-                Err(Stopped::Failed(error.context(format!("the daemon's last words: {words}"))))
-            }
-            Err(other) => Err(other),
-        }
-    }
-
-    fn measured(
+impl Turns<'_> {
+    /// Runs one thing on each subject, and that again, so that what changes on the host meanwhile changes for all of
+    /// them. An error is of the cleaning up, after which nothing can be measured.
+    pub(crate) fn take(
         &self,
-        workload: &Workload,
-        backend: &Backend,
-        mount: &Mount,
-        mounted_after: Duration,
-    ) -> Result<Samples, Stopped> {
-        let run = Run {
-            input: self.input,
-            root: Run::open_root(&mount.root)?,
-            path: mount.root.clone(),
-            aside: self.place.base.join("aside"),
-            union: backend.is_union(),
-            mounted_after,
-            daemon: mount.daemon().map(Meter::new),
-            samples: Vec::new().into(),
-        };
-        let (done, ended) = mpsc::channel::<()>();
-        std::thread::scope(|scope| {
-            scope.spawn(|| end_overdue(ended, mount.daemon()));
-            let result = (workload.run)(&run);
-            drop(done);
-            result
-        })?;
-        Ok(run.samples.into_inner())
+        listed: &Listed,
+        mut once: impl FnMut(usize) -> Result<Result<Samples, Stopped>>,
+    ) -> Result<Vec<RowResult>> {
+        let mut rows = self.empty(listed);
+        // Where it failed once it is not tried again.
+        let mut stopped = vec![false; self.subjects.len()];
+        for round in 0..self.repeat {
+            for (at, (subject, stopped)) in self.subjects.iter().zip(&mut stopped).enumerate() {
+                if *stopped {
+                    self.progress.step(listed.name, subject, round, "left out");
+                    continue;
+                }
+                let start = Instant::now();
+                let done = once(at)?;
+                *stopped = done.is_err();
+                let said = match &done {
+                    Ok(_) => format!("{:.2} s", start.elapsed().as_secs_f64()),
+                    Err(stopped) => told(stopped),
+                };
+                self.progress.step(listed.name, subject, round, &said);
+                note(&mut rows, at, done.as_ref().map(Vec::as_slice));
+            }
+        }
+        Ok(rows)
     }
+
+    /// The rows of what cannot be run at all.
+    fn none(&self, listed: &Listed, stopped: &Stopped) -> Vec<RowResult> {
+        let mut rows = self.empty(listed);
+        for (at, subject) in self.subjects.iter().enumerate() {
+            (0..self.repeat).for_each(|round| self.progress.step(listed.name, subject, round, &told(stopped)));
+            note(&mut rows, at, Err(stopped));
+        }
+        rows
+    }
+
+    fn empty(&self, listed: &Listed) -> Vec<RowResult> {
+        let row = |row: &Row| RowResult {
+            workload: listed.name.to_owned(),
+            name: row.name.to_owned(),
+            about: listed.about.to_owned(),
+            caches: listed.caches.to_owned(),
+            unit: row.unit,
+            cells: vec![Cell::default(); self.subjects.len()],
+        };
+        listed.rows.iter().map(row).collect()
+    }
+}
+
+/// Runs workloads on mounts of backends.
+pub(crate) fn on_mounts(
+    turns: &Turns<'_>,
+    backends: &[Backend],
+    workloads: &[&Workload],
+    grounds: &Grounds<'_>,
+) -> Result<Vec<RowResult>> {
+    let mut results = Vec::new();
+    for workload in workloads {
+        let listed = workload.listed();
+        results.extend(match grounds.prepare(workload.ground, &|text| turns.progress.say(text)) {
+            Ok(ground) => turns.take(&listed, |at| {
+                let Some(backend) = backends.get(at) else { bail!("no backend {at}") };
+                let done = once(workload, backend, &ground);
+                // A mount or an upper that stays would be in the way of everything that follows.
+                ground.place.remove().context("cleaning up; nothing more was measured")?;
+                Ok(done)
+            })?,
+            Err(stopped) => turns.none(&listed, &stopped),
+        });
+    }
+    Ok(results)
+}
+
+/// One workload on one fresh mount with a fresh upper.
+fn once(workload: &Workload, backend: &Backend, ground: &Prepared<'_>) -> Result<Samples, Stopped> {
+    let place = &ground.place;
+    place.remove()?;
+    place.make()?;
+    let start = Instant::now();
+    let mount = backend.mount(ground.input(), place, workload.needs, workload.writes)?;
+    let run = Run {
+        input: ground.input(),
+        root: Run::open_root(&mount.root)?,
+        path: mount.root.clone(),
+        aside: place.base.join("aside"),
+        union: backend.is_union(),
+        mounted_after: start.elapsed(),
+        daemon: mount.daemon().map(Meter::new),
+        samples: Vec::new().into(),
+    };
+    match measured(workload, run, mount.daemon()) {
+        Ok(samples) => {
+            // What cannot be unmounted was not a good run.
+            mount.unmount()?;
+            Ok(samples)
+        }
+        Err(Stopped::Failed(error)) if mount.daemon().is_some() => {
+            let words = mount.last_words();
+            Err(Stopped::Failed(error.context(format!("the daemon's last words: {words}"))))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Runs it, and ends the daemon if that has no end.
+fn measured(workload: &Workload, run: Run<'_>, daemon: Option<u32>) -> Result<Samples, Stopped> {
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| end_overdue(ended, daemon));
+        let result = (workload.run)(&run);
+        drop(done);
+        result
+    })?;
+    Ok(run.samples.into_inner())
 }
 
 /// A daemon that answers no more would hold the workload for ever.
@@ -133,26 +158,25 @@ fn end_overdue(ended: mpsc::Receiver<()>, daemon: Option<u32>) {
     }
 }
 
+/// Why there are no numbers, for people.
+fn told(stopped: &Stopped) -> String {
+    match stopped {
+        Stopped::Skipped(reason) => format!("skipped: {reason}"),
+        Stopped::Failed(error) => format!("FAILED: {error:#}"),
+    }
+}
+
 /// Puts a run's numbers, or why there are none, into the rows.
-fn note(rows: &mut [RowResult], at: usize, done: Result<Samples, Stopped>) {
-    let mut samples = match done {
-        Ok(samples) => samples,
-        Err(stopped) => {
-            for cell in rows.iter_mut().filter_map(|row| row.cells.get_mut(at)) {
-                match &stopped {
-                    Stopped::Skipped(reason) => cell.skipped = Some(reason.clone()),
-                    Stopped::Failed(error) => cell.error = Some(format!("{error:#}")),
-                }
-            }
-            return;
-        }
-    };
+fn note(rows: &mut [RowResult], at: usize, done: Result<&[(&'static str, Sample)], &Stopped>) {
     for row in rows {
-        let own = samples.iter().position(|(name, _)| *name == row.name);
-        match (row.cells.get_mut(at), own) {
-            (Some(cell), Some(own)) => cell.samples.push(samples.swap_remove(own).1),
-            (Some(cell), None) => cell.skipped = Some("not with this backend".to_owned()),
-            (None, _) => {}
+        let Some(cell) = row.cells.get_mut(at) else { continue };
+        match done {
+            Ok(samples) => match samples.iter().find(|(name, _)| *name == row.name) {
+                Some((_, sample)) => cell.samples.push(sample.clone()),
+                None => cell.skipped = Some("not with this backend".to_owned()),
+            },
+            Err(Stopped::Skipped(reason)) => cell.skipped = Some(reason.clone()),
+            Err(Stopped::Failed(error)) => cell.error = Some(format!("{error:#}")),
         }
     }
 }

@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 /// What is left behind when a signal ends the program in the middle of a run.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
-    pub(crate) mountpoint: PathBuf,
+    pub(crate) mountpoints: Vec<PathBuf>,
     pub(crate) directories: Vec<PathBuf>,
 }
 
@@ -20,7 +20,9 @@ pub(crate) fn clean_up_on_signal(left: Leftovers) -> Result<()> {
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
         // Of the mount that is there now; the next one comes only after the directories below it are gone.
-        lamel_unionfs::mount::unmount(&left.mountpoint, true).ok();
+        for mountpoint in &left.mountpoints {
+            lamel_unionfs::mount::unmount(mountpoint, true).ok();
+        }
         for directory in &left.directories {
             // The workload still runs, and may make files where they are removed.
             for _ in 0..20 {

@@ -41,10 +41,7 @@ pub(crate) const PROGRAM: &str = "bin/true";
 
 /// Finds the tree or makes it; `say` tells what takes long.
 pub(crate) fn tree(state: &Path, size: Size, layers: usize, say: &dyn Fn(&str)) -> Result<Tree> {
-    fs::create_dir_all(state).with_context(|| format!("state directory {}", state.display()))?;
-    let lock = state.join("lock");
-    let lock = File::create(&lock).with_context(|| lock.display().to_string())?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context("locking the state directory")?;
+    let _lock = lock(state)?;
     let maker = Maker { shape: size.shape(), plan: Plan::new(&size.shape(), layers), text: text() };
     let name = size.name();
     let bottom = once(state, &format!("bottom-{name}"), say, |to| maker.bottom(to))?;
@@ -56,8 +53,28 @@ pub(crate) fn tree(state: &Path, size: Size, layers: usize, say: &dyn Fn(&str)) 
     Ok(Tree { merged, layers: stack, archive: archive.join("root.tar") })
 }
 
+/// Makes the state directory, and keeps other runs from making things in it.
+pub(crate) fn lock(state: &Path) -> Result<File> {
+    fs::create_dir_all(state).with_context(|| format!("state directory {}", state.display()))?;
+    let path = state.join("lock");
+    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context("locking the state directory")?;
+    Ok(lock)
+}
+
+/// Whether files can be given to others: root's, outside of a user namespace of a single id.
+pub(crate) fn is_privileged() -> bool {
+    let whole = |map: String| map.split_whitespace().nth(2).is_some_and(|length| length != "1");
+    rustix::process::geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+}
+
 /// The directory of this name in the state directory; made under another name first, so that half of one is never used.
-fn once(state: &Path, name: &str, say: &dyn Fn(&str), make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn once(
+    state: &Path,
+    name: &str,
+    say: &dyn Fn(&str),
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let path = state.join(format!("{name}.{VERSION}"));
     if path.is_dir() {
         return Ok(path);
@@ -212,7 +229,8 @@ pub(crate) fn found(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+/// Runs a program that must succeed.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let done = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     if !done.status.success() {
         bail!("{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&done.stderr).trim_end());

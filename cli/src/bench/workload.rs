@@ -4,6 +4,7 @@ mod bulk;
 mod program;
 mod read;
 mod start;
+mod together;
 mod write;
 
 use std::cell::RefCell;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::{Mode, OFlags};
 
 use super::daemon::{Meter, Reading};
+use super::ground::Ground;
 use super::input::{Input, Part};
 use super::machine;
 use super::result::{Sample, Unit};
@@ -28,10 +30,26 @@ pub(crate) struct Workload {
     /// Which caches hold what when the clock starts.
     pub(crate) caches: &'static str,
     pub(crate) needs: &'static [Part],
+    pub(crate) ground: Ground,
     /// Whether it changes what it needs.
     pub(crate) writes: bool,
     pub(crate) rows: &'static [Row],
     pub(crate) run: fn(&Run<'_>) -> Result<(), Stopped>,
+}
+
+/// What can be told of something that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) caches: &'static str,
+    pub(crate) rows: &'static [Row],
+}
+
+impl Workload {
+    pub(crate) fn listed(&self) -> Listed {
+        Listed { name: self.name, about: self.about, caches: self.caches, rows: self.rows }
+    }
 }
 
 /// A number that a workload gives.
@@ -41,7 +59,7 @@ pub(crate) struct Row {
     pub(crate) unit: Unit,
 }
 
-const fn row(name: &'static str, unit: Unit) -> Row {
+pub(crate) const fn row(name: &'static str, unit: Unit) -> Row {
     Row { name, unit }
 }
 
@@ -60,13 +78,13 @@ impl<E: Into<anyhow::Error>> From<E> for Stopped {
 }
 
 /// Ends a workload that does not apply.
-fn skip<T>(reason: impl Into<String>) -> Result<T, Stopped> {
+pub(crate) fn skip<T>(reason: impl Into<String>) -> Result<T, Stopped> {
     Err(Stopped::Skipped(reason.into()))
 }
 
 /// All workloads.
 pub(crate) fn all() -> impl Iterator<Item = &'static Workload> {
-    [start::ALL, read::ALL, write::ALL, bulk::ALL, program::ALL].into_iter().flatten()
+    [start::ALL, read::ALL, write::ALL, bulk::ALL, together::ALL, program::ALL].into_iter().flatten()
 }
 
 /// One run of a workload on a mount.
@@ -123,14 +141,14 @@ impl Run<'_> {
     fn part(&self, part: Part) -> Result<PathBuf, Stopped> {
         match self.input.part(part) {
             Some(path) => Ok(path),
-            None if self.input.foreign => skip("only in the generated tree, not with --tree"),
+            None if self.input.foreign => skip("only in the generated tree"),
             None => skip(format!("the tree was made without {part:?}: the program for it was missing")),
         }
     }
 
-    /// Makes the page cache cold, as far as that is allowed.
-    fn cool(&self) {
-        machine::drop_caches();
+    /// Makes the page cache cold; says whether that was allowed.
+    fn cool(&self) -> bool {
+        machine::drop_caches()
     }
 
     /// Writes back what is dirty below the tree, so that it is not written while the clock runs.
@@ -188,22 +206,4 @@ fn in_threads<T: Sync>(threads: usize, items: &[T], work: impl Fn(&[T]) -> Resul
 /// Threads of the rows that use all CPUs: more than two, to be another row.
 fn many_threads() -> usize {
     std::thread::available_parallelism().map_or(4, std::num::NonZero::get).max(4)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn names_are_unique_and_plain() {
-        let names: Vec<&str> = all().map(|workload| workload.name).collect();
-        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        let rows: Vec<&str> = all().flat_map(|workload| workload.rows).map(|row| row.name).collect();
-        assert_eq!(rows.iter().collect::<HashSet<_>>().len(), rows.len());
-        for name in names.iter().chain(&rows) {
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
-        }
-        assert!(all().all(|workload| !workload.rows.is_empty() && !workload.caches.is_empty()));
-    }
 }

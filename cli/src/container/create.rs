@@ -14,6 +14,7 @@ use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Store};
 
 use super::health::{self, HealthArgs};
+use super::layers::maps;
 use super::record::{Hold, Record};
 use super::records::{Containers, Draft};
 use super::settings::{ImageUsed, LogDriver, Restart, STOP_TIMEOUT, Settings};
@@ -22,6 +23,8 @@ use crate::image::{self, StoreArgs};
 use crate::output::print;
 use crate::run::config::{self, OfImage};
 use crate::run::identity::random_id;
+use crate::volume::attach::{Asking, Attached};
+use crate::volume::fill::Files;
 
 /// Make a container, which `lamel start` starts
 #[derive(Debug, clap::Args)]
@@ -124,8 +127,9 @@ pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     let settings = settings(args, found.as_ref().map(|(_, image)| image), words, &id)?;
     let of_image = found.as_ref().map(|(_, image)| of_image(&image.config.config)).unwrap_or_default();
     let mut draft = containers.draft(settings)?;
-    fill(&mut draft, args, words, &of_image)?;
+    let attached = fill(&mut draft, args, words, (&of_image, found.as_ref()), &containers)?;
     let (record, hold) = draft.publish()?;
+    attached.keep();
     if let Some(file) = cidfile {
         file.fill(record.id())?;
     }
@@ -133,8 +137,14 @@ pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     Ok(Made { containers, record, hold, image: found })
 }
 
-/// Makes what is in the container's directory, but for what makes it known.
-fn fill(draft: &mut Draft<'_>, args: &ContainerArgs, words: &[String], of_image: &OfImage) -> Result<()> {
+/// Makes what is in the container's directory, but for what makes it known, and its volumes.
+fn fill<'a>(
+    draft: &mut Draft<'_>,
+    args: &ContainerArgs,
+    words: &[String],
+    (of_image, image): (&OfImage, Option<&(Store, Image)>),
+    containers: &'a Containers,
+) -> Result<Attached<'a>> {
     let record = &mut draft.record;
     if record.settings.rootfs.is_none() {
         for (dir, mode) in [(record.upper(), 0o755), (record.work(), 0o700), (record.root(), 0o755)] {
@@ -151,7 +161,20 @@ fn fill(draft: &mut Draft<'_>, args: &ContainerArgs, words: &[String], of_image:
     record.settings.home_of_user = !config::has_home(&spec);
     let annotations = record.settings.annotations.clone();
     spec.set_annotations(Some(annotations.into_iter().collect()));
-    record.write_spec(&spec)
+    let asking = Asking {
+        args: &args.options.volumes,
+        of_image: image.map(|(_, image)| image.config.config.volumes.keys().cloned().collect()).unwrap_or_default(),
+        files: match image {
+            Some((store, image)) => Files::Image(store, image),
+            None => Files::Directory(&root),
+        },
+        maps: maps(&spec),
+        containers,
+    };
+    let attached = asking.attach(&mut spec)?;
+    record.settings.volumes.clone_from(&attached.used);
+    record.write_spec(&spec)?;
+    Ok(attached)
 }
 
 fn of_image(config: &RunConfig) -> OfImage {

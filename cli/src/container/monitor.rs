@@ -13,7 +13,7 @@ mod life;
 mod network;
 mod serve;
 mod stdio;
-mod union;
+pub(crate) mod union;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -247,7 +247,7 @@ fn begin(
 /// As docker has it, what could not be started is there as it was made; with --rm it is not.
 fn failed_to_start(containers: &Containers, record: &Record, hold: Hold, code: i32, text: &str) {
     let written = if record.settings.auto_remove {
-        containers.remove(record, hold)
+        containers.remove(record, hold).map(|()| crate::volume::discard_own(containers, &record.settings))
     } else {
         record.state().and_then(|mut state| {
             (state.exit_code, state.error, state.finished) = (code, text.to_owned(), Some(jiff::Timestamp::now()));

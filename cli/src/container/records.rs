@@ -37,7 +37,7 @@ impl Containers {
         Ok(Self { root })
     }
 
-    /// The store that they are in.
+    /// The root of the store that they are in.
     pub(crate) fn store(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }

@@ -9,6 +9,7 @@ use super::wire::Request;
 use super::{control, each_at_once, events};
 use crate::image::StoreArgs;
 use crate::launch::complain;
+use crate::volume;
 
 /// Remove containers
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// Kill it first if it runs; and what is not there needs no removing
     #[arg(short, long)]
     force: bool,
+    /// Remove the volumes that were made for it alone too
+    #[arg(short, long)]
+    volumes: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -26,7 +30,7 @@ pub(crate) struct Args {
 /// Removes.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let containers = super::containers(&args.store)?;
-    each_at_once(&args.containers, |name| match remove(&containers, name, args.force) {
+    each_at_once(&args.containers, |name| match remove(&containers, name, args) {
         Ok(()) => Ok(Some(name.to_owned())),
         Err(error) if args.force && is_missing(&error) => {
             complain("lamel", &error);
@@ -36,11 +40,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn is_missing(error: &anyhow::Error) -> bool {
+/// Whether an error says that there is no such container.
+pub(super) fn is_missing(error: &anyhow::Error) -> bool {
     error.to_string().starts_with("No such container")
 }
 
-fn remove(containers: &Containers, name: &str, force: bool) -> Result<()> {
+fn remove(containers: &Containers, name: &str, args: &Args) -> Result<()> {
+    let force = args.force;
     let record = containers.find(name)?;
     let hold = loop {
         match record.hold() {
@@ -56,6 +62,9 @@ fn remove(containers: &Containers, name: &str, force: bool) -> Result<()> {
         }
     };
     containers.remove(&record, hold)?;
+    if args.volumes {
+        volume::discard_own(containers, &record.settings);
+    }
     events::add(containers, "destroy", &record.settings, &[]);
     Ok(())
 }

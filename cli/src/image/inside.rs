@@ -19,7 +19,7 @@ use super::{StoreArgs, find};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct InsideArgs {
     #[command(flatten)]
-    pub(super) store: StoreArgs,
+    pub(crate) store: StoreArgs,
     /// Of an image for several platforms, the one for this [default: this host's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(super) platform: Option<Platform>,

@@ -1,15 +1,14 @@
 //! `lamel save`
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use lamel_image::archive::{Format, save_archive, save_dir};
 use lamel_image::manifest::Descriptor;
 use lamel_image::reference::Reference;
 
 use super::StoreArgs;
+use crate::output::write_archive;
 
 /// Save images into an archive or a directory
 #[derive(Debug, clap::Args)]
@@ -53,33 +52,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Kind::OciArchive => Format::Oci,
         Kind::DockerArchive => Format::Docker,
     };
-    if args.output.as_os_str() == "-" {
-        let out = std::io::stdout();
-        if out.is_terminal() {
-            bail!("an archive is not written to a terminal: name a file by -o");
-        }
-        return Ok(save_archive(&store, &images, format, BufWriter::with_capacity(1 << 20, out.lock()))?);
-    }
-    save_file(&args.output, |out| Ok(save_archive(&store, &images, format, out)?))
-}
-
-/// Writes a file beside its place, and gives it its name when it is whole.
-fn save_file(path: &PathBuf, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let shown = path.display();
-    // A device or a pipe is written as it is.
-    if path.exists() && !path.is_file() {
-        let file = File::options().write(true).open(path).with_context(|| shown.to_string())?;
-        return write(&mut BufWriter::with_capacity(1 << 20, file));
-    }
-    let mut beside = path.clone().into_os_string();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let file = File::create_new(&beside).with_context(|| beside.display().to_string())?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let written = write(&mut out).and_then(|()| out.flush().with_context(|| shown.to_string()));
-    let done = written.and_then(|()| std::fs::rename(&beside, path).with_context(|| shown.to_string()));
-    if done.is_err() {
-        std::fs::remove_file(&beside).ok();
-    }
-    done
+    write_archive(&args.output, |out| Ok(save_archive(&store, &images, format, out)?))
 }

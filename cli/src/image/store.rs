@@ -1,5 +1,6 @@
 //! Which store is meant, and which image in it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,7 +26,16 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// Where it lies.
+    /// The words that name it on the command line of another `lamel`, as `store` was opened by this.
+    pub(crate) fn words(&self, store: &Store) -> Vec<OsString> {
+        let mut words = vec!["--root".into(), store.root().into()];
+        for directory in &self.additional_store {
+            words.extend(["--additional-store".into(), directory.into()]);
+        }
+        words
+    }
+
+    /// Where it lies, made or not.
     pub(crate) fn path(&self) -> Result<PathBuf> {
         self.root.clone().map_or_else(default_root, Ok)
     }

@@ -7,10 +7,11 @@
 //! | Docker's, a directory for each layer, or layers and configuration side by side | `manifest.json` |
 //! | Docker's before version 1.10 | `repositories` |
 //!
-//! Reading order: `members`, `load` with `docker` and `v1`; `save`; `import` with `change`.
+//! Reading order: `members`, `load` with `docker` and `v1`; `save`; `import` with `change`; `export`.
 
 mod change;
 mod docker;
+mod export;
 mod import;
 mod load;
 mod members;
@@ -20,6 +21,7 @@ mod v1;
 use std::io;
 
 pub use change::{Change, ChangeError};
+pub use export::{ExportError, Exported, Mounts, export, export_dir, export_from, export_tree};
 pub use import::{Import, import};
 pub use load::{Loaded, load};
 pub use members::Input;

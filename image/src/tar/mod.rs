@@ -1,4 +1,4 @@
-//! Reading a layer's tar: one forward pass over ustar, GNU and PAX headers.
+//! Tars. Reading a layer's: one forward pass over ustar, GNU and PAX headers; and writing one ([`write`]).
 //!
 //! The crate `tar` knows how headers are laid out. What they mean is decided
 //! here, because a layer must mean to lamel what it means to the engines that
@@ -10,6 +10,7 @@ mod pax;
 mod reader;
 mod sparse;
 mod stream;
+pub mod write;
 
-pub(crate) use reader::{Kind, Member, Reader, Xattr};
-pub(crate) use sparse::Extent;
+pub use reader::{Kind, Member, Reader, Xattr};
+pub use sparse::Extent;

@@ -1,6 +1,6 @@
 //! Members: a header block with what the extended headers before it say.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use super::header::{Block, number};
 use super::pax::{self, Extended};
@@ -10,35 +10,71 @@ use crate::index::{IndexError, Limits, TarFault};
 
 /// An extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Xattr {
-    pub(crate) name: Box<[u8]>,
-    pub(crate) value: Box<[u8]>,
+pub struct Xattr {
+    /// With its namespace.
+    pub name: Box<[u8]>,
+    /// Any bytes.
+    pub value: Box<[u8]>,
 }
 
 /// What a member is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File { from: u64, size: u64 },
-    Sparse { map: Vec<Extent>, size: u64 },
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Where its data begins in the archive.
+        from: u64,
+        /// Bytes of it.
+        size: u64,
+    },
+    /// A regular file with holes.
+    Sparse {
+        /// Its data, in the order of the archive.
+        map: Vec<Extent>,
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// A directory.
     Dir,
+    /// A symlink to this target.
     Symlink(Vec<u8>),
+    /// Another name of the member of this path.
     HardLink(Vec<u8>),
-    Char { major: u32, minor: u32 },
-    Block { major: u32, minor: u32 },
+    /// A character device.
+    Char {
+        /// Of its driver.
+        major: u32,
+        /// Of the device.
+        minor: u32,
+    },
+    /// A block device.
+    Block {
+        /// Of its driver.
+        major: u32,
+        /// Of the device.
+        minor: u32,
+    },
+    /// A fifo.
     Fifo,
 }
 
 /// One member of an archive. Names are as they were written: nothing is resolved yet.
 #[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: Kind,
+pub struct Member {
+    /// Its name.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
     /// Permission bits.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: (i64, u32),
-    pub(crate) xattrs: Vec<Xattr>,
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Seconds and nanoseconds since the epoch.
+    pub mtime: (i64, u32),
+    /// Extended attributes.
+    pub xattrs: Vec<Xattr>,
 }
 
 /// What stands before a member and belongs to it.
@@ -56,7 +92,7 @@ impl Before {
 }
 
 /// Members, in the order of the archive.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     stream: Stream<'a>,
     limits: &'a Limits,
     /// Data of the last member that was not read, and what fills its last block.
@@ -64,7 +100,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(source: &'a mut dyn Read, limits: &'a Limits) -> Self {
+    /// Reads an uncompressed archive.
+    pub fn new(source: &'a mut dyn Read, limits: &'a Limits) -> Self {
         Self { stream: Stream::new(source), limits, unread: (0, 0) }
     }
 
@@ -73,8 +110,20 @@ impl<'a> Reader<'a> {
         self.stream.position()
     }
 
+    /// Writes the data of the last member, without its holes. What is not written is passed over.
+    ///
+    /// # Errors
+    /// The archive ends before it, or `out` fails.
+    pub fn write_data(&mut self, out: &mut dyn Write) -> Result<(), IndexError> {
+        self.stream.write(std::mem::take(&mut self.unread.0), out)
+    }
+
     /// The next member; `None` at the end of the archive.
-    pub(crate) fn next(&mut self) -> Result<Option<Member>, IndexError> {
+    ///
+    /// # Errors
+    /// [`IndexError`] says where the archive is malformed.
+    #[allow(clippy::should_implement_trait, reason = "an iterator could not be asked for data between two steps")]
+    pub fn next(&mut self) -> Result<Option<Member>, IndexError> {
         let mut before = Before::default();
         loop {
             let (data, padding) = std::mem::take(&mut self.unread);

@@ -8,13 +8,13 @@ use crate::index::{IndexError, Limits, TarFault};
 
 /// A stretch of data in a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub struct Extent {
     /// Offset in the file.
-    pub(crate) at: u64,
+    pub at: u64,
     /// Offset of the data, in the archive once the map is checked.
-    pub(crate) from: u64,
+    pub from: u64,
     /// Bytes.
-    pub(crate) len: u64,
+    pub len: u64,
 }
 
 /// `GNU.sparse.*` records.

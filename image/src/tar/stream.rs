@@ -1,6 +1,6 @@
 //! The bytes of an archive, in blocks.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 
 use crate::index::{IndexError, TarFault};
 
@@ -83,6 +83,22 @@ impl<'a> Stream<'a> {
         }
         self.skip(0, padding(len as u64))?;
         Ok(data)
+    }
+
+    /// Hands on the next `len` bytes.
+    pub(super) fn write(&mut self, len: u64, out: &mut dyn Write) -> Result<(), IndexError> {
+        let mut left = len;
+        while left > 0 {
+            if !self.fill()? {
+                return Err(self.fault(TarFault::Truncated));
+            }
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(self.end - self.start);
+            out.write_all(&self.buffer[self.start..self.start + step]).map_err(IndexError::Read)?;
+            self.start += step;
+            self.position += step as u64;
+            left -= step as u64;
+        }
+        Ok(())
     }
 
     /// Passes over `len` bytes that must be there, and `padding` more, which an archive may lack at its very end.

@@ -68,11 +68,12 @@ fn head(report: &Report) -> String {
     let mut text = String::new();
     writeln!(
         text,
-        "{}, {} CPUs, {:.0} GiB, {}\n{} entries in {} layers on {}, upper on {}{}; {} runs of each, medians{}{}",
+        "{}, {} CPUs, {:.0} GiB, {}\n{}{} entries in {} layers on {}, upper on {}{}; {} runs of each, medians{}{}",
         machine.cpu,
         machine.cores,
         machine.memory as f64 / f64::from(1 << 30),
         machine.kernel,
+        settings.tree.as_deref().map_or_else(String::new, |tree| format!("{tree}: ")),
         settings.entries,
         settings.layers,
         settings.lower_filesystem,
@@ -90,6 +91,24 @@ fn head(report: &Report) -> String {
     text
 }
 
+/// What one backend has no numbers of, and why: rows of one reason together.
+fn missing(report: &Report, at: usize) -> Vec<(&'static str, &str, Vec<&str>)> {
+    let mut missing: Vec<(&'static str, &str, Vec<&str>)> = Vec::new();
+    for row in &report.rows {
+        let Some(cell) = row.cells.get(at) else { continue };
+        let (verdict, why) = match (&cell.error, &cell.skipped) {
+            (Some(error), _) => ("FAILED", error),
+            (None, Some(reason)) => ("left out", reason),
+            (None, None) => continue,
+        };
+        match missing.iter_mut().find(|(known, reason, _)| (*known, *reason) == (verdict, why)) {
+            Some((_, _, rows)) => rows.push(&row.name),
+            None => missing.push((verdict, why, vec![&row.name])),
+        }
+    }
+    missing
+}
+
 fn foot(report: &Report, references: References) -> String {
     let mut text = String::new();
     let name = |at: Option<usize>| at.and_then(|at| report.backends.get(at)).map(|backend| &backend.name);
@@ -100,13 +119,9 @@ fn foot(report: &Report, references: References) -> String {
         write!(text, "p: times {peer}  ").ok();
     }
     text.push_str("cpu, sw: CPU time and voluntary context switches of the daemon\n");
-    for row in &report.rows {
-        for (cell, backend) in row.cells.iter().zip(&report.backends) {
-            if let Some(error) = &cell.error {
-                writeln!(text, "FAILED {} on {}: {error}", row.name, backend.name).ok();
-            } else if let Some(reason) = &cell.skipped {
-                writeln!(text, "left out: {} on {}: {reason}", row.name, backend.name).ok();
-            }
+    for (at, backend) in report.backends.iter().enumerate() {
+        for (verdict, why, rows) in missing(report, at) {
+            writeln!(text, "{verdict} on {}: {}: {why}", backend.name, rows.join(", ")).ok();
         }
     }
     for mean in means(report) {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::read::walk_root;
-use super::{Part, Run, Stopped, Unit, Workload, row, skip};
+use super::{Ground, Part, Run, Stopped, Unit, Workload, row, skip};
 use crate::bench::input::path;
 use crate::bench::plan::{MANY, PYTHON};
 use crate::bench::tree::{GIT, NEEDLE, PROGRAM, found, git};
@@ -18,6 +18,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "ls -l of one large directory",
         caches: "ls-first: fresh mount; ls-warm: again",
         needs: &[Part::Many],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("ls-first", Unit::Seconds), row("ls-warm", Unit::Seconds)],
         run: ls,
@@ -27,6 +28,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "grep -r through the root filesystem",
         caches: "warm: the same was done before",
         needs: &[Part::Root],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("grep", Unit::Seconds)],
         run: grep,
@@ -36,6 +38,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "tar of the root filesystem into a pipe",
         caches: "warm: the same was done before",
         needs: &[Part::Root],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("tar", Unit::Seconds)],
         run: tar,
@@ -45,6 +48,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "unpack a tar of a part of the root filesystem, then rm -rf it",
         caches: "fresh mount and upper; the tar is in the page cache",
         needs: &[],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("untar", Unit::Seconds), row("rm", Unit::Seconds)],
         run: untar,
@@ -54,6 +58,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "start a small program of a lower layer 100 times",
         caches: "warm: it was started before",
         needs: &[Part::Program],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("spawn", Unit::Each)],
         run: spawn,
@@ -63,6 +68,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "python3 imports modules from a search path of ten directories",
         caches: "python-cold: page cache dropped (python3's own library too), fresh mount; python-warm: 5 times after it",
         needs: &[Part::Python],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("python-cold", Unit::Seconds), row("python-warm", Unit::Seconds)],
         run: python,
@@ -72,15 +78,37 @@ pub(super) const ALL: &[Workload] = &[
         about: "git status in a repository of a lower layer; git clone of it into the mount",
         caches: "git-status: git status was run before; git-clone: after it",
         needs: &[Part::Git],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("git-status", Unit::Seconds), row("git-clone", Unit::Seconds)],
         run: git_commands,
+    },
+    Workload {
+        name: "dpkg",
+        about: "dpkg unpacks four packages of 250 files each into a new root, with its fsyncs",
+        caches: "fresh mount and upper; the packages are in the page cache",
+        needs: &[],
+        ground: Ground::Given,
+        writes: true,
+        rows: &[row("dpkg", Unit::Seconds)],
+        run: dpkg,
+    },
+    Workload {
+        name: "make",
+        about: "make -j2 compiles and links 24 small C files",
+        caches: "fresh mount and upper; the sources were just written, the compiler is in the page cache",
+        needs: &[],
+        ground: Ground::Given,
+        writes: true,
+        rows: &[row("make", Unit::Seconds)],
+        run: make,
     },
     Workload {
         name: "sqlite",
         about: "sqlite3 commits 200 transactions, each with its fsyncs, to a new database",
         caches: "fresh mount and upper",
         needs: &[],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("sqlite", Unit::Seconds)],
         run: sqlite,
@@ -229,6 +257,68 @@ fn git_commands(run: &Run<'_>) -> Result<(), Stopped> {
         printed(git(&run.path).args(["clone", "-q", "--no-local"]).arg(&repository).arg(&clone))
     })?;
     Ok(())
+}
+
+fn dpkg(run: &Run<'_>) -> Result<(), Stopped> {
+    needs("dpkg")?;
+    needs("dpkg-deb")?;
+    let write = |path: std::path::PathBuf, text: &str| {
+        std::fs::create_dir_all(path.parent().unwrap_or(&path)).with_context(|| path.display().to_string())?;
+        std::fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    let mut packages = Vec::new();
+    for package in 0..4 {
+        let (name, tree) = (format!("bench{package}"), run.aside.join(format!("bench{package}")));
+        let control = format!(
+            "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: lamel bench <bench@localhost>\n\
+             Description: files to unpack\n"
+        );
+        write(tree.join("DEBIAN/control"), &control)?;
+        for file in 0..250 {
+            write(tree.join(format!("usr/share/{name}/{}/file{file}", file % 9)), &"a line of text\n".repeat(file))?;
+        }
+        let made = run.aside.join(format!("{name}.deb"));
+        printed(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).arg(&tree).arg(&made))?;
+        packages.push(made);
+    }
+    let root = run.path.join("bench-root");
+    for file in ["status", "available", "info/format", "updates/.keep", "triggers/.keep"] {
+        write(root.join("var/lib/dpkg").join(file), if file == "info/format" { "1\n" } else { "" })?;
+    }
+    std::fs::remove_file(root.join("var/lib/dpkg/updates/.keep")).context("an empty directory")?;
+    run.settle()?;
+    let mut install = Command::new("dpkg");
+    install.arg("--root").arg(&root).args(["--force-not-root", "--force-script-chrootless", "--force-bad-path"]);
+    run.measure("dpkg", || printed(install.arg("--unpack").args(&packages)))?;
+    if !root.join("usr/share/bench3/1/file1").is_file() {
+        return Err(anyhow::anyhow!("dpkg did not unpack what it was given").into());
+    }
+    Ok(())
+}
+
+fn make(run: &Run<'_>) -> Result<(), Stopped> {
+    needs("make")?;
+    needs("cc")?;
+    let base = run.path.join("bench-project");
+    std::fs::create_dir(&base).context("making a directory")?;
+    let mut sums = String::new();
+    for number in 0..24 {
+        let source = format!(
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
+             int part{number}(int x) {{ char text[64]; snprintf(text, sizeof text, \"%d\", x); return atoi(text); }}\n"
+        );
+        std::fs::write(base.join(format!("part{number}.c")), source).context("a source")?;
+        write!(sums, " + part{number}({number})").ok();
+    }
+    let declared: String = (0..24).map(|number| format!("int part{number}(int);\n")).collect();
+    std::fs::write(base.join("main.c"), format!("{declared}int main(void) {{ return (0{sums}) != 276; }}\n"))
+        .context("a source")?;
+    let rules = "all: main\nmain: $(patsubst %.c,%.o,$(wildcard *.c))\n\t$(CC) -o $@ $^\n";
+    std::fs::write(base.join("Makefile"), rules).context("the Makefile")?;
+    run.settle()?;
+    run.measure("make", || printed(Command::new("make").arg("-j2").arg("-C").arg(&base)))?;
+    let status = Command::new(base.join("main")).stdin(Stdio::null()).status().context("starting what was built")?;
+    if status.success() { Ok(()) } else { Err(anyhow::anyhow!("what was built does not work: {status}").into()) }
 }
 
 fn sqlite(run: &Run<'_>) -> Result<(), Stopped> {

@@ -2,13 +2,35 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-use super::{DIRECTORY, Part, Run, Seen, Stopped, Unit, Workload, in_threads, many_threads, row, walk};
+use super::{DIRECTORY, Ground, Part, Run, Seen, Stopped, Unit, Workload, in_threads, many_threads, row, walk};
 use crate::bench::plan::MANY;
+
+/// What the number of layers costs: one workload for each.
+macro_rules! layers {
+    ($count:literal, $name:literal, [$cold:literal, $second:literal, $stat:literal, $negative:literal]) => {
+        Workload {
+            name: $name,
+            about: concat!("walk, walk again, stat of each and first look for missing names, over ", $count, " layers"),
+            caches: concat!($cold, ": page cache dropped, fresh mount; the others: after it"),
+            needs: &[Part::Root],
+            ground: Ground::Layers($count),
+            writes: false,
+            rows: &[
+                row($cold, Unit::Seconds),
+                row($second, Unit::Seconds),
+                row($stat, Unit::Seconds),
+                row($negative, Unit::Seconds),
+            ],
+            run: |run| depth(run, [$cold, $second, $stat, $negative]),
+        }
+    };
+}
 
 pub(super) const ALL: &[Workload] = &[
     Workload {
@@ -16,6 +38,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "list every directory and stat every entry of a root filesystem",
         caches: "walk-cold: page cache dropped, fresh mount; walk-second: right after it; walk-warm: the third time",
         needs: &[Part::Root],
+        ground: Ground::Given,
         writes: false,
         rows: &[
             row("walk-cold", Unit::Seconds),
@@ -23,14 +46,19 @@ pub(super) const ALL: &[Workload] = &[
             row("walk-warm", Unit::Seconds),
             row("memory-per-entry", Unit::Bytes),
             row("open-files", Unit::Count),
+            row("memory-kept", Unit::Bytes),
         ],
         run: walks,
     },
+    layers!(5, "layers-5", ["walk-cold-5", "walk-second-5", "stat-5", "negative-5"]),
+    layers!(20, "layers-20", ["walk-cold-20", "walk-second-20", "stat-20", "negative-20"]),
+    layers!(64, "layers-64", ["walk-cold-64", "walk-second-64", "stat-64", "negative-64"]),
     Workload {
         name: "stat",
         about: "stat every entry by its path, after a walk",
         caches: "warm: everything was walked and looked at before",
         needs: &[Part::Root],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("stat", Unit::Seconds)],
         run: stat,
@@ -40,6 +68,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "stat as many names that do not exist",
         caches: "after a walk; negative-first: never asked before; negative-repeat: again",
         needs: &[Part::Root],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("negative-first", Unit::Seconds), row("negative-repeat", Unit::Seconds)],
         run: negative,
@@ -49,6 +78,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "open and close small files",
         caches: "warm: every file was opened and read before",
         needs: &[Part::Small],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("open", Unit::Seconds)],
         run: open,
@@ -58,6 +88,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "open, read and close small files, with 1, 2 and N threads (N: CPUs, at least 4)",
         caches: "read-cold: page cache dropped, fresh mount; the others: warm",
         needs: &[Part::Small],
+        ground: Ground::Given,
         writes: false,
         rows: &[
             row("read-cold", Unit::Seconds),
@@ -72,6 +103,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "list one large directory",
         caches: "readdir-first: fresh mount, layers warm; readdir-warm: again",
         needs: &[Part::Many],
+        ground: Ground::Given,
         writes: false,
         rows: &[row("readdir-first", Unit::Seconds), row("readdir-warm", Unit::Seconds)],
         run: readdir,
@@ -100,6 +132,26 @@ fn walks(run: &Run<'_>) -> Result<(), Stopped> {
     }
     run.measure("walk-second", || walk_root(run))?;
     run.measure("walk-warm", || walk_root(run))?;
+    if let (Some(meter), Some(before)) = (&run.daemon, &before) {
+        // As under memory pressure: the kernel gives its entries up, and tells the daemon to forget them.
+        if run.cool() {
+            std::thread::sleep(Duration::from_millis(300));
+            let held = meter.since(before);
+            let kept = held.resident_after.saturating_sub(held.resident_before);
+            run.put("memory-kept", kept as f64 / run.input.entries.len().max(1) as f64, None, Some(before));
+        }
+    }
+    Ok(())
+}
+
+fn depth(run: &Run<'_>, [cold, second, stat, negative]: [&'static str; 4]) -> Result<(), Stopped> {
+    run.cool();
+    run.measure(cold, || walk_root(run))?;
+    run.measure(second, || walk_root(run))?;
+    stat_all(run.root(), &run.input.entries)?;
+    run.measure(stat, || stat_all(run.root(), &run.input.entries))?;
+    let names = missing(run)?;
+    run.measure(negative, || miss_all(run, &names))?;
     Ok(())
 }
 
@@ -117,22 +169,27 @@ fn stat_all(root: BorrowedFd<'_>, entries: &[CString]) -> Result<()> {
     Ok(())
 }
 
+/// As many names that are not there.
+fn missing(run: &Run<'_>) -> Result<Vec<CString>> {
+    let name = |entry: &CString| CString::new([entry.to_bytes(), b"~"].concat()).context("a name");
+    run.input.entries.iter().map(name).collect()
+}
+
+fn miss_all(run: &Run<'_>, names: &[CString]) -> Result<()> {
+    for name in names {
+        match statat(run.root(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            other => bail!("{}: {other:?} where ENOENT was expected", name.to_string_lossy()),
+        }
+    }
+    Ok(())
+}
+
 fn negative(run: &Run<'_>) -> Result<(), Stopped> {
     walk_root(run)?;
-    let names: Result<Vec<CString>, _> =
-        run.input.entries.iter().map(|entry| CString::new([entry.to_bytes(), b"~"].concat())).collect();
-    let names = names.context("a name")?;
-    let miss_all = || {
-        for name in &names {
-            match statat(run.root(), name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => {}
-                other => bail!("{}: {other:?} where ENOENT was expected", name.to_string_lossy()),
-            }
-        }
-        Ok(())
-    };
-    run.measure("negative-first", miss_all)?;
-    run.measure("negative-repeat", miss_all)?;
+    let names = missing(run)?;
+    run.measure("negative-first", || miss_all(run, &names))?;
+    run.measure("negative-repeat", || miss_all(run, &names))?;
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Workloads that change metadata and small files.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, mkdirat, openat, renameat, statat, unlinkat};
 
-use super::{DIRECTORY, Part, Run, Stopped, Unit, Workload, in_threads, row};
+use super::{DIRECTORY, Ground, Part, Run, Stopped, Unit, Workload, in_threads, row};
 
 pub(super) const ALL: &[Workload] = &[
     Workload {
@@ -14,6 +14,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "make files of 4 KiB in a new directory, with 1 and 2 threads (two directories)",
         caches: "fresh mount and upper",
         needs: &[],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("create-1", Unit::Seconds), row("create-2", Unit::Seconds)],
         run: create,
@@ -23,6 +24,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "append a byte to small files of a lower layer: each is copied up",
         caches: "fresh mount and upper; the files' data is in the page cache",
         needs: &[Part::Small],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("append", Unit::Seconds)],
         run: append,
@@ -32,6 +34,7 @@ pub(super) const ALL: &[Workload] = &[
         about: "change the mode of small files of a lower layer: data need not be copied",
         caches: "fresh mount and upper; the files' data is in the page cache",
         needs: &[Part::Small],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("chmod", Unit::Seconds)],
         run: chmod,
@@ -41,15 +44,27 @@ pub(super) const ALL: &[Workload] = &[
         about: "rename new files within their directory, then remove them",
         caches: "the files were just made",
         needs: &[],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("rename", Unit::Seconds), row("unlink", Unit::Seconds)],
         run: rename_and_unlink,
+    },
+    Workload {
+        name: "fsync",
+        about: "make a file, write 4 KiB and fsync it; then append 4 KiB and fdatasync, again and again",
+        caches: "fresh mount and upper",
+        needs: &[],
+        ground: Ground::Given,
+        writes: true,
+        rows: &[row("fsync", Unit::Each), row("fdatasync", Unit::Each)],
+        run: fsync,
     },
     Workload {
         name: "delete",
         about: "remove small files of a lower layer: each becomes a whiteout",
         caches: "fresh mount and upper",
         needs: &[Part::Small],
+        ground: Ground::Given,
         writes: true,
         rows: &[row("delete", Unit::Seconds)],
         run: delete,
@@ -145,6 +160,36 @@ fn rename_and_unlink(run: &Run<'_>) -> Result<(), Stopped> {
     run.settle()?;
     run.measure("unlink", || {
         new.iter().try_for_each(|name| unlinkat(&directory, name, AtFlags::empty()).context("removing"))
+    })?;
+    Ok(())
+}
+
+fn fsync(run: &Run<'_>) -> Result<(), Stopped> {
+    let directory = fresh(run, FRESH)?;
+    // A disk's flush takes longer than anything else here.
+    let names = names(run.input.shape.made / 10, "s")?;
+    let content = [b's'; 4096];
+    let amount = Some(names.len() as u64);
+    let append = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let open = |name: &CStr| openat(&directory, name, append, Mode::from_raw_mode(0o644)).context("making a file");
+    let write = |file: &OwnedFd| match rustix::io::write(file, &content).context("writing")? {
+        4096 => Ok(()),
+        written => bail!("{written} bytes were written, not 4096"),
+    };
+    run.settle()?;
+    run.measure_each("fsync", amount, || {
+        names.iter().try_for_each(|name| {
+            let file = open(name)?;
+            write(&file)?;
+            rustix::fs::fsync(&file).context("fsync")
+        })
+    })?;
+    let file = open(c"appended")?;
+    run.measure_each("fdatasync", amount, || {
+        names.iter().try_for_each(|_| {
+            write(&file)?;
+            rustix::fs::fdatasync(&file).context("fdatasync")
+        })
     })?;
     Ok(())
 }

@@ -181,7 +181,10 @@ impl Monitor {
             self.save();
         } else if let Some(hold) = hold.take() {
             match self.containers.remove(&self.record, hold) {
-                Ok(()) => self.tell_event("destroy", &[]),
+                Ok(()) => {
+                    crate::volume::discard_own(&self.containers, &self.record.settings);
+                    self.tell_event("destroy", &[]);
+                }
                 Err(error) => {
                     tracing::error!("{error:#}");
                     self.save();

@@ -17,16 +17,41 @@ use lamel_unionfs::options::{IdRange, XattrPermissions};
 
 use super::super::record::Record;
 
+/// Where an upper keeps owners that this user may not give (containers/storage).
+const OVERRIDE_STAT: &str = "user.containers.override_stat";
+
+/// How long somebody who still looks into it is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The mounted union.
-pub(super) struct Union {
+pub(crate) struct Union {
     place: PathBuf,
     /// Says when it has ended.
     ended: Receiver<()>,
 }
 
 /// Mounts a container's layers at its root. `fresh`: it was never started.
-pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, fresh: bool) -> Result<Union> {
+pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, fresh: bool) -> Result<Union> {
     let opened = store.open_image(image)?;
+    let options = options(record, spec);
+    if fresh {
+        dress_root(record, &View::new(opened.layer.clone()), options.ownership.xattr_permissions)?;
+    }
+    let mounted = mount::mount_over(&options, &[opened.layer.clone()])?;
+    let (end, ended) = channel();
+    let serve = move || {
+        if let Err(error) = mounted.serve_without_signals() {
+            tracing::error!("{error}");
+        }
+        drop(opened);
+        end.send(()).ok();
+    };
+    thread::Builder::new().name("union".to_owned()).spawn(serve).context("a thread")?;
+    Ok(Union { place: record.root(), ended })
+}
+
+/// How a container's layers are stacked.
+pub(crate) fn options(record: &Record, spec: &Spec) -> Options {
     let mut options = Options::new(record.root());
     (options.upper, options.work) = (Some(record.upper()), Some(record.work()));
     options.volatile = record.settings.volatile || record.settings.auto_remove;
@@ -46,25 +71,23 @@ pub(super) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
     options.flags.suid = true;
     options.flags.dev = is_root && maps.is_none();
     options.flags.fsname = record.settings.image.as_ref().map_or_else(String::new, |used| used.config.to_string());
-    if fresh {
-        let root = View::new(opened.layer.clone()).root()?.attr;
-        let upper = record.upper();
-        let shown = || upper.display().to_string();
-        fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode & 0o7777)).with_context(shown)?;
-        // Who may not give it away shows it as his own.
-        std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
+    options
+}
+
+/// Has the root of a fresh upper show what the image's shows.
+pub(crate) fn dress_root(record: &Record, view: &View, permissions: XattrPermissions) -> Result<()> {
+    let (root, upper) = (view.root()?.attr, record.upper());
+    let shown = || upper.display().to_string();
+    if permissions == XattrPermissions::User {
+        let owner = format!("{}:{}:{:04o}:dir", root.uid, root.gid, root.mode & 0o7777);
+        rustix::fs::setxattr(&upper, OVERRIDE_STAT, owner.as_bytes(), rustix::fs::XattrFlags::empty())
+            .with_context(|| format!("an xattr on {}", shown()))?;
+        return Ok(());
     }
-    let mounted = mount::mount_over(&options, &[opened.layer.clone()])?;
-    let (end, ended) = channel();
-    let serve = move || {
-        if let Err(error) = mounted.serve_without_signals() {
-            tracing::error!("{error}");
-        }
-        drop(opened);
-        end.send(()).ok();
-    };
-    thread::Builder::new().name("union".to_owned()).spawn(serve).context("a thread")?;
-    Ok(Union { place: record.root(), ended })
+    fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode & 0o7777)).with_context(shown)?;
+    // Who may not give it away shows it as his own.
+    std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).ok();
+    Ok(())
 }
 
 fn ranges(maps: &[LinuxIdMapping]) -> Vec<IdRange> {
@@ -78,7 +101,7 @@ fn is_in_user_namespace() -> bool {
 
 impl Union {
     /// Takes it away, and waits until everything is written; `patience` is for those who still look into it.
-    pub(super) fn unmount(self, patience: Option<Duration>) {
+    pub(crate) fn unmount(self, patience: Option<Duration>) {
         if let Err(error) = mount::unmount(&self.place, true) {
             tracing::warn!("unmounting {}: {error}", self.place.display());
         }

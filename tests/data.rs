@@ -1,0 +1,10 @@
+//! The data of containers, by the binary: what becomes of their changes, copying in and out, volumes, kept trials.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
+
+mod common;
+
+#[path = "data/changes.rs"]
+mod changes;
+#[path = "data/place.rs"]
+mod place;
