@@ -102,7 +102,9 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
     match step {
         Step::AwaitParent => state.socket.await_go().called("recvmsg"),
         Step::TimeNamespace(offsets) => namespace::unshare_time(offsets),
-        Step::BecomeRoot { groups } => namespace::become_root(*groups),
+        Step::BecomeRoot { groups } => {
+            namespace::become_root(*groups, plan.namespaces.joins(oci_spec::runtime::LinuxNamespaceType::User))
+        }
         Step::Session => {
             rustix::process::umask(Mode::empty());
             // It is the first of its process group only where it was started as such.

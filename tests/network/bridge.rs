@@ -11,63 +11,54 @@ fn containers_reach_one_another_by_address_and_by_name() {
     assert!(address.starts_with("10.88."), "{address}");
     let short = host.inspect("web", ".Id")[..12].to_owned();
     for name in [address.as_str(), "web", "www", &short] {
-        assert_eq!(host.run(&[], &format!("wget -T 3 -q -O - http://{name}/hostname")), "web", "{name}");
+        assert_eq!(host.run(&[], &format!("timeout 3 wget -q -O - http://{name}/hostname")), "web", "{name}");
     }
     // Who was there first hears of the other.
-    let hosts = || sh(&format!("cat {}", host.ground.scratch.join("store/containers/*/hosts").display()));
     host.start("two", &[], "sleep 600");
     let two = host.inspect("two", ".NetworkSettings.IPAddress");
-    assert!(hosts().contains(&format!("{two}\ttwo ")), "{}", hosts());
-    assert_eq!(host.lamel(&["ps", "--format", "{{.Names}}"]).lines().count(), 2);
+    assert!(host.hosts("web").contains(&format!("{two}\ttwo ")), "{}", host.hosts("web"));
+    assert!(host.hosts("two").contains(&format!("{address}\tweb www {short}")), "{}", host.hosts("two"));
     host.lamel(&["rm", "-f", "two"]);
-    assert!(!hosts().contains("two") && hosts().contains(&format!("{address}\tweb")), "{}", hosts());
+    assert!(!host.hosts("web").contains("two"), "{}", host.hosts("web"));
     host.lamel(&["rm", "-f", "web"]);
     host.is_clean();
 }
 
 #[test]
 fn a_container_reaches_the_host_and_what_is_outside_under_the_host_s_address() {
-    let host = Host::new(Who::Root, "bridge");
+    let mut host = Host::new(Who::Root, "bridge");
     let place = host.ground.scratch.path().display().to_string();
-    host.outside(&format!("busybox httpd -vv -f -p 9000 -h {place} > {place}/log 2>&1 &"));
-    sh(&format!(
-        "echo outside > {place}/page; (busybox httpd -f -p 9001 -h {place} > /dev/null 2>&1 & echo $! > {place}/pid)"
-    ));
-    eventually("both serve", || {
-        host.fetch(&format!("{OUTSIDE}:9000/page")).is_some() && host.fetch(&format!("{HOST}:9001/page")).is_some()
-    });
-    sh(&format!("> {place}/log"));
-    let get = |url: &str| host.run(&[], &format!("wget -T 3 -q -O - http://{url}/page"));
+    sh(&format!("echo outside > {place}/page"));
+    host.serve("9001", &place);
+    host.serve_outside("9000", &place);
+    let get = |url: &str| host.run(&[], &format!("timeout 3 wget -q -O - http://{url}/page"));
     assert_eq!(get(&format!("{OUTSIDE}:9000")), "outside");
     assert_eq!(get(&format!("{HOST}:9001")), "outside");
     let gateway = host.run(&[], "ip route | grep default | cut -d' ' -f3");
     assert_eq!(get(&format!("{gateway}:9001")), "outside");
-    let log = sh(&format!("cat {place}/log"));
+    let log = sh(&format!("cat {place}/log-9000"));
     assert!(log.contains(&format!("[::ffff:{HOST}]")) && !log.contains("10.88"), "{log}");
-    sh(&format!("kill $(cat {place}/pid)"));
-    host.outside("sh -c 'kill $(ss -ltnpH sport = :9000 | grep -o \"pid=[0-9]*\" | cut -d= -f2)'");
 }
 
 #[test]
 fn nothing_comes_in_but_by_published_ports() {
-    let host = Host::new(Who::Root, "bridge");
+    let mut host = Host::new(Who::Root, "bridge");
     host.start("web", &["-p", "127.0.0.1:8080:80"], HTTPD);
     let address = host.inspect("web", ".NetworkSettings.IPAddress");
-    assert_eq!(host.fetch("127.0.0.1:8080/hostname").as_deref(), Some("web"));
+    eventually("it serves", || host.fetch("127.0.0.1:8080/hostname").as_deref() == Some("web"));
     // A neighbour that knows the way to the container, and to the host's loopback address.
     host.outside(&format!("sh -c 'ip route add 10.88.0.0/16 via {HOST}; ip route del local 127.0.0.1 table local; \
         ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via {HOST}; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet'"));
     assert_eq!(host.fetch_from_outside(&format!("{address}/hostname")), None);
     assert_eq!(host.fetch_from_outside("127.0.0.1:8080/hostname"), None);
     // Nor does a container get at what listens on the host's loopback address.
-    let place = host.ground.scratch.path().display().to_string();
-    sh(&format!("(busybox httpd -f -p 127.0.0.1:9001 -h /etc > /dev/null 2>&1 & echo $! > {place}/pid)"));
-    eventually("it serves", || host.fetch("127.0.0.1:9001/hostname").is_some());
+    host.serve("127.0.0.1:9001", "/etc");
+    assert!(host.fetch("127.0.0.1:9001/hostname").is_some());
     let script = "ip route del local 127.0.0.1 table local; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via \
-        $(ip route | grep default | cut -d' ' -f3); wget -T 2 -q -O - http://127.0.0.1:9001/hostname";
-    let out = host.try_run(&["--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1"], script);
+        $(ip route | grep default | cut -d' ' -f3); timeout 2 wget -q -O - http://127.0.0.1:9001/hostname";
+    let options = ["--init", "--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1"];
+    let out = host.try_run(&options, script);
     assert!(!out.success() && out.stdout.is_empty(), "{}{}", out.stdout, out.stderr);
-    sh(&format!("kill $(cat {place}/pid)"));
 }
 
 #[test]
@@ -78,9 +69,7 @@ fn what_a_killed_monitor_leaves_the_next_command_takes_away() {
     eventually("both serve", || {
         host.fetch("127.0.0.1:8080/hostname").is_some() && host.fetch("127.0.0.1:8081/hostname").is_some()
     });
-    let pid = |name| host.lamel(&["inspect", "--format", "{{.State.Pid}}", name]);
-    let monitor = sh(&format!("cut -d' ' -f4 /proc/{}/stat", pid("web")));
-    sh(&format!("kill -9 {monitor}"));
+    host.kill_monitor("web");
     host.lamel(&["ps"]);
     // The other one stays as it is.
     assert_eq!(host.fetch("127.0.0.1:8080/hostname"), None);
@@ -88,7 +77,7 @@ fn what_a_killed_monitor_leaves_the_next_command_takes_away() {
     host.lamel(&["start", "web"]);
     eventually("it serves again", || host.fetch("127.0.0.1:8080/hostname").as_deref() == Some("web"));
     for name in ["web", "two"] {
-        sh(&format!("kill -9 $(cut -d' ' -f4 /proc/{}/stat)", pid(name)));
+        host.kill_monitor(name);
     }
     host.lamel(&["ps", "-a"]);
     host.is_clean();

@@ -19,6 +19,7 @@ pub(crate) struct Host {
     /// `--network` of its containers.
     pub(crate) mode: &'static str,
     outside: Child,
+    servers: Vec<Child>,
 }
 
 #[track_caller]
@@ -35,7 +36,7 @@ impl Host {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         let ground = Ground::new(who);
         let outside = Command::new("unshare").args(["-n", "sleep", "600"]).spawn().unwrap();
-        let host = Self { ground, mode, outside };
+        let host = Self { ground, mode, outside, servers: Vec::new() };
         let pid = host.outside.id();
         eventually("there is something outside", || {
             sh(&format!("readlink /proc/{pid}/ns/net")) != sh("readlink /proc/self/ns/net")
@@ -100,15 +101,55 @@ impl Host {
         sh(&format!("nsenter -t {} -n {script}", self.outside.id()))
     }
 
+    /// What a container has as /etc/hosts.
+    #[track_caller]
+    pub(crate) fn hosts(&self, name: &str) -> String {
+        let store = self.ground.scratch.join("store/containers").display().to_string();
+        sh(&format!("cat {store}/{}/hosts", self.inspect(name, ".Id")))
+    }
+
+    /// Kills a container's monitor.
+    #[track_caller]
+    pub(crate) fn kill_monitor(&self, name: &str) {
+        let monitor = sh(&format!("cut -d' ' -f4 /proc/{}/stat", self.inspect(name, ".State.Pid")));
+        sh(&format!("kill -9 {monitor}"));
+        eventually("it is dead", || sh(&format!("cat /proc/{monitor}/cmdline 2> /dev/null | wc -c || true")) == "0");
+    }
+
+    /// Serves a directory at an address of the host until the test ends.
+    #[track_caller]
+    pub(crate) fn serve(&mut self, address: &str, directory: &str) {
+        self.serve_by(Command::new("busybox"), address, directory);
+        let port = address.rsplit(':').next().unwrap();
+        eventually("it serves", || sh(&format!("ss -ltnH sport = :{port}")) != "");
+    }
+
+    /// The same outside.
+    #[track_caller]
+    pub(crate) fn serve_outside(&mut self, address: &str, directory: &str) {
+        let pid = self.outside.id();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid.to_string(), "-n", "busybox"]);
+        self.serve_by(command, address, directory);
+        eventually("it serves", || self.outside("ss -ltnH") != "");
+    }
+
+    /// Whoever asks is written into `log-ADDRESS` beside the store.
+    fn serve_by(&mut self, mut command: Command, address: &str, directory: &str) {
+        let log = std::fs::File::create(self.ground.scratch.join(format!("log-{address}"))).unwrap();
+        command.args(["httpd", "-f", "-vv", "-p", address, "-h", directory]);
+        self.servers.push(command.stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
     /// What a URL leads to, from the host; `None` if there is nothing.
     pub(crate) fn fetch(&self, url: &str) -> Option<String> {
-        let text = sh(&format!("busybox wget -T 3 -q -O - http://{url} 2> /dev/null || true"));
+        let text = sh(&format!("timeout 3 busybox wget -q -O - http://{url} 2> /dev/null || true"));
         Some(text).filter(|text| !text.is_empty())
     }
 
     /// The same from outside.
     pub(crate) fn fetch_from_outside(&self, url: &str) -> Option<String> {
-        let text = self.outside(&format!("busybox wget -T 3 -q -O - http://{url} 2> /dev/null || true"));
+        let text = self.outside(&format!("timeout 3 busybox wget -q -O - http://{url} 2> /dev/null || true"));
         Some(text).filter(|text| !text.is_empty())
     }
 
@@ -129,7 +170,9 @@ impl Drop for Host {
         for id in all.lines() {
             self.try_lamel(&["rm", "-f", id]);
         }
-        self.outside.kill().ok();
-        self.outside.wait().ok();
+        for child in self.servers.iter_mut().chain([&mut self.outside]) {
+            child.kill().ok();
+            child.wait().ok();
+        }
     }
 }

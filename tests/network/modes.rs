@@ -24,7 +24,7 @@ fn a_container_joins_another_s_network() {
         let join = |options: &[&str], script: &str| {
             host.ground.try_run(&[&["--network", "container:web"], options].concat(), &["sh", "-c", script])
         };
-        let said = "wget -T 3 -q -O - http://127.0.0.1/hostname; hostname; ip -o link | wc -l";
+        let said = "timeout 3 wget -q -O - http://127.0.0.1/hostname; hostname; ip -o link | wc -l";
         let out = join(&[], said);
         let count = if mode == "none" { 1 } else { 2 };
         assert_eq!(out.stdout, format!("web\nweb\n{count}\n"), "{who:?}: {}", out.stderr);

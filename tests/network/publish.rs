@@ -38,9 +38,8 @@ fn ports_lead_to_containers_from_everywhere() {
     assert_eq!(host.fetch("127.0.0.1:8082/hostname").as_deref(), web);
     assert_eq!(host.fetch(&format!("{HOST}:8082/hostname")), None);
     // From a container, this one too.
-    let from_container = format!("wget -T 3 -q -O - http://{HOST}:8080/hostname");
-    assert_eq!(host.run(&[], &from_container), "web");
-    assert_eq!(host.lamel(&["exec", "web", "sh", "-c", &from_container]), "web");
+    assert_eq!(host.run(&[], &format!("timeout 3 wget -q -O - http://{HOST}:8080/hostname")), "web");
+    assert_eq!(host.inside("web", &format!("timeout 3 busybox wget -q -O - http://{HOST}:8080/hostname")), "web");
     // Whoever asked, asked under his own name, or the host's; nobody as the container's own loopback.
     let log = host.try_lamel(&["logs", "web"]);
     let log = format!("{}{}", log.stdout, log.stderr);
@@ -72,7 +71,7 @@ fn datagrams_come_and_go() {
 
 #[test]
 fn a_port_is_published_once() {
-    let host = Host::new(Who::Root, "bridge");
+    let mut host = Host::new(Who::Root, "bridge");
     host.start("web", &["-p", "8080:80"], HTTPD);
     for (option, port) in [("8080:80", "0.0.0.0:8080"), ("127.0.0.1:8080:81", "127.0.0.1:8080")] {
         let out = host.try_run(&["-p", option], "true");
@@ -83,12 +82,9 @@ fn a_port_is_published_once() {
     let error = host.try_run(&["-p", "8090:80", "-p", "8090:81"], "true").stderr;
     assert!(error.contains("Bind for 0.0.0.0:8090 failed: port is already allocated"), "{error}");
     // By another program, which gets none of ours either.
-    let place = host.ground.scratch.path().display().to_string();
-    sh(&format!("(busybox httpd -f -p 9001 -h /etc > /dev/null 2>&1 & echo $! > {place}/pid)"));
-    eventually("it serves", || host.fetch("127.0.0.1:9001/hostname").is_some());
+    host.serve("9001", "/etc");
     let error = host.try_run(&["-p", "9001:80"], "true").stderr;
     assert!(error.contains("failed to bind host port for 0.0.0.0:9001/tcp: address already in use"), "{error}");
-    sh(&format!("kill $(cat {place}/pid)"));
     assert!(sh("timeout 1 busybox httpd -f -p 8080 -h /etc 2>&1 || true").contains("in use"));
     // The other protocol's ports are others, and so are others of a range.
     host.run(&["-p", "8080:80/udp"], "true");
@@ -100,6 +96,7 @@ fn a_port_is_published_once() {
     );
     host.start("all", &["-P", "--expose", "80", "--expose", "81/udp"], HTTPD);
     let port = host.lamel(&["port", "all", "80"]);
-    assert_eq!(host.fetch(&format!("{}/hostname", port.replace("0.0.0.0", "127.0.0.1"))).as_deref(), Some("all"));
+    let url = format!("{}/hostname", port.replace("0.0.0.0", "127.0.0.1"));
+    eventually("it serves", || host.fetch(&url).as_deref() == Some("all"));
     assert_eq!(host.lamel(&["port", "all"]).lines().count(), 2);
 }

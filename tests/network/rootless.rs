@@ -26,8 +26,7 @@ fn ports_lead_to_a_plain_user_s_container() {
         let out = host.try_run(&["-p", "80:80"], "true");
         assert!(out.stderr.contains("cannot expose privileged port 80"), "{}", out.stderr);
         // The end of the monitor, by whatever, is the end of the program.
-        let monitor = sh(&format!("cut -d' ' -f4 /proc/{}/stat", host.inspect("web", ".State.Pid")));
-        sh(&format!("kill -9 {monitor}"));
+        host.kill_monitor("web");
         eventually("nothing listens", || sh("ss -ltnH") == "");
         host.lamel(&["start", "web"]);
         eventually("it serves again", || host.fetch("127.0.0.1:8080/hostname").as_deref() == web);
@@ -42,7 +41,7 @@ fn nobody_calls_as_the_container_s_own_loopback() {
     let host = Host::new(Who::User, "none");
     let root = host.ground.root();
     let mut command = Who::User.command(std::path::Path::new("env"));
-    command.args([&format!("LAMEL_ROOT={}", host.ground.scratch.join("store").display()), "-u", "LAMEL_NETWORK"]);
+    command.args(["-u", "LAMEL_NETWORK", &format!("LAMEL_ROOT={}", host.ground.scratch.join("store").display())]);
     command.arg(host.ground.bin()).args(["run", "-d", "--name", "web", "-p", "8080:80", "--rootfs"]).arg(&root);
     command.args(["sh", "-c", HTTPD]);
     let out = spawn_captured(command, TIMEOUT);
@@ -56,24 +55,19 @@ fn nobody_calls_as_the_container_s_own_loopback() {
 #[test]
 fn a_plain_user_s_container_reaches_the_host_and_what_is_outside() {
     for (who, mode) in CARRIERS {
-        let host = Host::new(who, mode);
+        let mut host = Host::new(who, mode);
         let place = host.ground.scratch.path().display().to_string();
         sh(&format!("echo here > {place}/page"));
-        host.outside(&format!("sh -c 'busybox httpd -f -p 9000 -h {place} > /dev/null 2>&1 & echo $! > {place}/one'"));
-        sh(&format!("(busybox httpd -f -p 9001 -h {place} > /dev/null 2>&1 & echo $! > {place}/two)"));
-        sh(&format!("(busybox httpd -f -p 127.0.0.1:9002 -h {place} > /dev/null 2>&1 & echo $! > {place}/three)"));
-        eventually("all serve", || {
-            [&format!("{OUTSIDE}:9000/page"), &format!("{HOST}:9001/page"), "127.0.0.1:9002/page"]
-                .iter()
-                .all(|url| host.fetch(url).is_some())
-        });
-        let get = |url: &str| host.try_run(&[], &format!("wget -T 3 -q -O - http://{url}/page")).stdout;
+        host.serve("9001", &place);
+        host.serve("127.0.0.1:9002", &place);
+        host.serve_outside("9000", &place);
+        assert!(host.fetch("127.0.0.1:9002/page").is_some());
+        let get = |url: &str| host.try_run(&["--init"], &format!("timeout 3 wget -q -O - http://{url}/page")).stdout;
         assert_eq!(get(&format!("{OUTSIDE}:9000")), "here\n", "{who:?} {mode}");
         assert_eq!(get(&format!("{HOST}:9001")), "here\n", "{who:?} {mode}");
         // The host's loopback is its own.
         for address in ["127.0.0.1", "10.0.2.2"] {
             assert_eq!(get(&format!("{address}:9002")), "", "{who:?} {mode}");
         }
-        sh(&format!("kill $(cat {place}/one {place}/two {place}/three)"));
     }
 }

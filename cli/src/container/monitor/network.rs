@@ -38,9 +38,11 @@ impl<'a> Network<'a> {
             name: &settings.name,
             hostname: monitor.spec.hostname().as_deref().unwrap_or_default(),
         };
-        // In the monitor's own user namespace the container's root is this process.
-        let owner = (!monitor.nested).then(|| outside(spec, (0, 0)));
-        request.write_files(&member, owner).context("the container's files in /etc")?;
+        if request.joins().is_none() {
+            // In the monitor's own user namespace the container's root is this process.
+            let owner = (!monitor.nested).then(|| outside(spec, (0, 0)));
+            request.write_files(&member, owner).context("the container's files in /etc")?;
+        }
         Ok(Self { request, member })
     }
 
