@@ -251,7 +251,7 @@ fn the_root_can_be_covered_instead_of_left() {
         let ground = Ground::new(who);
         assert_eq!(
             ground.run(&["--no-pivot"], "ls /etc; test -e /var/tmp || echo inside"),
-            "group\npasswd\ninside",
+            "group\nhostname\nhosts\npasswd\nresolv.conf\ninside",
             "{who:?}"
         );
     }

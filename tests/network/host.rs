@@ -121,7 +121,7 @@ impl Host {
     pub(crate) fn serve(&mut self, address: &str, directory: &str) {
         self.serve_by(Command::new("busybox"), address, directory);
         let port = address.rsplit(':').next().unwrap();
-        eventually("it serves", || sh(&format!("ss -ltnH sport = :{port}")) != "");
+        eventually("it serves", || !sh(&format!("ss -ltnH sport = :{port}")).is_empty());
     }
 
     /// The same outside.
@@ -131,7 +131,7 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.args(["-t", &pid.to_string(), "-n", "busybox"]);
         self.serve_by(command, address, directory);
-        eventually("it serves", || self.outside("ss -ltnH") != "");
+        eventually("it serves", || !self.outside("ss -ltnH").is_empty());
     }
 
     /// Whoever asks is written into `log-ADDRESS` beside the store.

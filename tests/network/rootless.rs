@@ -27,7 +27,7 @@ fn ports_lead_to_a_plain_user_s_container() {
         assert!(out.stderr.contains("cannot expose privileged port 80"), "{}", out.stderr);
         // The end of the monitor, by whatever, is the end of the program.
         host.kill_monitor("web");
-        eventually("nothing listens", || sh("ss -ltnH") == "");
+        eventually("nothing listens", || sh("ss -ltnH").is_empty());
         host.lamel(&["start", "web"]);
         eventually("it serves again", || host.fetch("127.0.0.1:8080/hostname").as_deref() == web);
         host.lamel(&["rm", "-f", "web"]);

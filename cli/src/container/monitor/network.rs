@@ -39,8 +39,9 @@ impl<'a> Network<'a> {
             hostname: monitor.spec.hostname().as_deref().unwrap_or_default(),
         };
         if request.joins().is_none() {
-            // In the monitor's own user namespace the container's root is this process.
-            let owner = (!monitor.nested).then(|| outside(spec, (0, 0)));
+            // A plain user's are his own, as whatever he is inside.
+            let owner = rustix::process::geteuid().is_root() && !monitor.nested;
+            let owner = owner.then(|| outside(spec, (0, 0)));
             request.write_files(&member, owner).context("the container's files in /etc")?;
         }
         Ok(Self { request, member })
