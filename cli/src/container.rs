@@ -5,6 +5,7 @@
 //! commands.
 
 pub(crate) mod control;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod export;
@@ -24,8 +25,10 @@ mod attach;
 mod commit;
 mod cp;
 mod create;
+mod exec;
 mod filter;
 mod health;
+pub(crate) mod healthcheck;
 mod inspect;
 mod kill;
 mod layers;
@@ -35,20 +38,24 @@ mod logs;
 mod names;
 mod pause;
 mod port;
+mod process;
 mod prune;
 mod ps;
 mod rename;
 mod restart;
 mod rm;
 mod run;
+mod stats;
 mod stop;
 mod time;
+mod top;
 mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use lamel_image::Store;
 
 use crate::image::StoreArgs;
 use crate::launch::complain;
@@ -75,11 +82,17 @@ pub(crate) enum Command {
     Rename(rename::Args),
     Commit(commit::Args),
     Cp(cp::Args),
+    Exec(exec::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Healthcheck(healthcheck::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
     Port(port::Args),
     Events(events::Args),
+    #[command(hide = true)]
+    RemoveTree(remove::Args),
 }
 
 /// The commands of `lamel container`: all of them, as docker groups them.
@@ -140,11 +153,16 @@ fn perform(command: Command) -> Result<ExitCode> {
         Command::Cp(args) => quietly(cp::run(&args)),
         Command::Commit(args) => quietly(commit::run(&args)),
         Command::Rename(args) => quietly(rename::run(&args)),
+        Command::Exec(args) => exec::run(&args),
+        Command::Top(args) => quietly(top::run(&args)),
+        Command::Stats(args) => quietly(stats::run(&args)),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Ps(args) => quietly(ps::run(&args)),
         Command::Logs(args) => quietly(logs::run(&args)),
         Command::Inspect(args) => quietly(inspect::run(&args)),
         Command::Port(args) => quietly(port::run(&args)),
         Command::Events(args) => quietly(events::run(&args)),
+        Command::RemoveTree(args) => quietly(remove::run(&args)),
     }
 }
 
@@ -153,6 +171,17 @@ pub(crate) fn containers(store: &StoreArgs) -> Result<Containers> {
     let containers = Containers::open(&store.path()?)?;
     crate::network::sweep(containers.store());
     Ok(containers)
+}
+
+/// A store whose images are about to be removed, but for those that containers are made of.
+pub(crate) fn store_to_clean(args: &StoreArgs) -> Result<Store> {
+    let mut store = args.open()?;
+    // Where no container was ever made, there is nothing to look at, and nothing is made.
+    if store.root().join("containers").is_dir() {
+        let used = Containers::open(store.root())?.list()?;
+        store.keep(used.iter().filter_map(|record| Some(record.settings.image.as_ref()?.manifest)));
+    }
+    Ok(store)
 }
 
 /// A container's exit code as this program's.

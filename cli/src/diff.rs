@@ -3,9 +3,12 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use lamel_unionfs::diff::{Change, diff};
+use lamel_image::Store;
+use lamel_unionfs::diff::{Change, diff, diff_over};
+use lamel_unionfs::layer::Layer;
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -84,12 +87,22 @@ fn show(args: &Args, changes: &[Change]) -> Result<()> {
 
 /// What an upper changes.
 fn of_layers(args: &Args) -> Result<Vec<Change>> {
-    let (upper, lowers) = match (&args.mountpoint, &args.upper) {
+    let (upper, mut lowers) = match (&args.mountpoint, &args.upper) {
         (Some(mountpoint), _) => layers_of(mountpoint)?,
         (None, Some(upper)) => (upper.clone(), args.lower.clone()),
         (None, None) => bail!("give a mountpoint or --upper"),
     };
-    Ok(diff(&upper, &lowers)?)
+    // An image lies below all directories.
+    let Some(source) = lowers.pop_if(|lower| args.mountpoint.is_some() && !lower.is_dir()) else {
+        return Ok(diff(&upper, &lowers)?);
+    };
+    let missing = || format!("the image of {} is no longer in its store", source.display());
+    let root = source.ancestors().nth(3).with_context(missing)?;
+    let store = Store::open(root, &[])?;
+    let image = store.image_of_source(&source)?.with_context(missing)?;
+    let opened = store.open_image(&image)?;
+    let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
+    Ok(diff_over(&upper, &lowers, &below)?)
 }
 
 /// The layers of a mount, as its daemon names them.

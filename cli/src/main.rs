@@ -1,8 +1,8 @@
 //! The command `lamel`: mounts images and stacks of directories as one filesystem, and runs containers.
+
 mod args;
 mod bench;
 mod container;
-mod copy;
 mod diff;
 mod doctor;
 mod explain;

@@ -11,6 +11,7 @@ pub mod commit;
 pub mod compare;
 pub mod decompress;
 pub mod digest;
+pub mod fuzz;
 pub mod index;
 pub mod layer;
 pub mod manifest;

@@ -9,7 +9,7 @@ const PIECE: usize = 256 << 10;
 const AHEAD: usize = 3;
 
 /// Reads `source` in another thread while `action` uses what has come. Both end before this returns.
-pub(crate) fn read_ahead<T>(source: impl Read + Send, action: impl FnOnce(&mut dyn Read) -> T) -> T {
+pub(crate) fn read_ahead<T>(source: impl Read + Send, action: impl FnOnce(&mut (dyn Read + Send)) -> T) -> T {
     let (full, pieces) = sync_channel(AHEAD);
     let (used, empty) = channel();
     std::thread::scope(|scope| {

@@ -81,12 +81,12 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The name as Docker shows it: without what is implied.
+    /// The name as Docker shows it: without what is implied, where that says the same.
     pub fn familiar_name(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
-            return self.name();
-        }
-        self.repository.strip_prefix(DEFAULT_PREFIX).unwrap_or(&self.repository).to_owned()
+        let short = self.repository.strip_prefix(DEFAULT_PREFIX).filter(|rest| !rest.contains('/'));
+        let short = short.unwrap_or(&self.repository);
+        let another = short.split_once('/').is_some_and(|(first, _)| is_registry(first)) || is_id(short);
+        if self.registry != DEFAULT_REGISTRY || another { self.name() } else { short.to_owned() }
     }
 
     /// The same repository under a digest alone.
@@ -132,7 +132,7 @@ impl FromStr for Reference {
         if name.is_empty() {
             return Err(malformed("it names no repository"));
         }
-        if name.len() == 64 && Digest::from_hex(name).is_ok() {
+        if is_id(name) {
             return Err(malformed("64 hexadecimal digits are an image's id"));
         }
         let (registry, repository) = match name.split_once('/') {
@@ -163,6 +163,10 @@ impl FromStr for Reference {
         let tag = tag.or_else(default).map(str::to_owned);
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && Digest::from_hex(name).is_ok()
 }
 
 /// Whether the first component of a name is a registry rather than a part of the repository.
@@ -238,6 +242,11 @@ mod tests {
         assert_eq!(reference.target(), "latest");
         assert_eq!(reference.with_digest(Digest::of(b"")).target(), digest);
         assert_eq!("h.example/x".parse::<Reference>().unwrap().familiar_name(), "h.example/x");
+        // What would be short would be another image's name.
+        for whole in ["docker.io/library/h.example/x", "docker.io/h.example/x", &format!("docker.io/library/{HEX}")] {
+            assert_eq!(whole.parse::<Reference>().unwrap().familiar_name(), whole);
+        }
+        assert_eq!("docker.io/library/a/b".parse::<Reference>().unwrap().familiar_name(), "library/a/b");
     }
 
     #[test]

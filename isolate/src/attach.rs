@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios};
 
 use crate::error::Error;
-use crate::parent::{Container, Exit};
+use crate::parent::Container;
+use crate::process::{Exit, Process};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
@@ -138,11 +139,21 @@ pub fn terminal_size() -> Option<(u16, u16)> {
 }
 
 impl Container {
-    /// Hands signals to the container, and its terminal's bytes to and fro, until it ends. Without `input` the
-    /// terminal gets nothing of standard input.
+    /// [`Process::attend`] for the first process, which is the container.
     ///
     /// # Errors
     /// The container cannot be waited for.
+    pub fn attend(&mut self, signals: &Signals, input: bool) -> Result<Exit, Error> {
+        self.process().attend(signals, input)
+    }
+}
+
+impl Process {
+    /// Hands signals to the process, and its terminal's bytes to and fro, until it ends. Without `input` the
+    /// terminal gets nothing of standard input.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
     pub fn attend(&mut self, signals: &Signals, input: bool) -> Result<Exit, Error> {
         let terminal = self.take_terminal();
         let failed = |errno| Error::Call { call: "poll", object: "the container".to_owned(), errno };

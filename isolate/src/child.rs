@@ -72,7 +72,12 @@ pub(crate) fn run(plan: &Plan, socket: &ChildEnd, sources: &mut [Option<OwnedFd>
 /// Joins the namespaces that exist, and makes the container's process in them. It never returns.
 pub(crate) fn join(plan: &Plan, socket: &ChildEnd, sources: &mut [Option<OwnedFd>]) -> ! {
     let _no_return = process::NoReturn;
-    let joined = plan.namespaces.joined.iter().try_for_each(namespace::Join::perform);
+    let joined = plan
+        .namespaces
+        .joined
+        .iter()
+        .try_for_each(namespace::Join::perform)
+        .and_then(|()| plan.namespaces.entry.as_ref().map_or(Ok(()), |entry| entry.perform(socket.fd())));
     // Joining a pid namespace holds for children; this one has the parent's parent for its own.
     match joined.and_then(|()| process::clone_sibling(plan.namespaces.cloned).called("clone3")) {
         Ok(Cloned::Child) => run(plan, socket, sources),
@@ -102,9 +107,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
     match step {
         Step::AwaitParent => state.socket.await_go().called("recvmsg"),
         Step::TimeNamespace(offsets) => namespace::unshare_time(offsets),
-        Step::BecomeRoot { groups } => {
-            namespace::become_root(*groups, plan.namespaces.joins(oci_spec::runtime::LinuxNamespaceType::User))
-        }
+        Step::BecomeRoot { groups } => namespace::become_root(*groups, joins_user(plan)),
         Step::Session => {
             rustix::process::umask(Mode::empty());
             // It is the first of its process group only where it was started as such.
@@ -128,14 +131,14 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::Loopback => socket::loopback_up().called("SIOCSIFFLAGS"),
         Step::CloneSource(host) => mount::clone_source(host, state),
         Step::Propagation(flags) => rootfs::propagate(*flags),
-        Step::CloneRoot => rootfs::clone_root(state),
+        Step::CloneRoot(root) => rootfs::clone_root(root, state),
         Step::AttachRoot => rootfs::attach_root(state),
         Step::CgroupNamespace => namespace::unshare_cgroup(),
         Step::Mount(mount) => mount.perform(state),
         Step::Device(device, bind) => device.perform(state, *bind),
         Step::Link(name, to) => dev::link(name, to, state),
-        Step::Terminal { size, owner } => tty::open(*size, *owner, state),
-        Step::Sysctl(sysctl) => sysctl.perform(&plan.proc),
+        Step::Terminal { size, owner, console } => tty::open(*size, *owner, *console, state),
+        Step::Sysctls(sysctls) => sysctls.perform(),
         Step::MakeDirectory(path) => make_directory(path, state),
         Step::ReadOnly(path) => mount::read_only_path(path, state),
         Step::Remount(path) => mount::remount_read_only(path, state),
@@ -143,6 +146,8 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::RootReadOnly => mount::make_read_only(state.root()?, false),
         Step::Pivot => rootfs::pivot(state),
         Step::Cover => rootfs::cover(state),
+        Step::OpenRoot => rootfs::open_entered(state),
+        Step::Hide => process::hide().called("prctl PR_SET_DUMPABLE"),
         Step::Limit(limit) => limit.perform(),
         Step::Enter(path) => match enter(path) {
             Err(Fault { errno: libc::EACCES, .. }) => {
@@ -153,7 +158,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         },
         Step::Bound(sets) => caps::bound(*sets),
         Step::Filter => bpf::load_filter(&plan.filter, 0).called("seccomp"),
-        Step::Identity(identity) => become_user(identity),
+        Step::Identity(identity) => become_user(identity, joins_user(plan)),
         Step::Capabilities(sets) => {
             if state.closed_directory {
                 plan.steps.iter().try_for_each(|step| match step {
@@ -169,7 +174,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             rustix::process::umask(Mode::from_raw_mode(*mask));
             Ok(())
         }
-        Step::Init => init::fork(process::close_all).called("clone"),
+        Step::Init => init::fork(plan.command_line, process::close_all).called("clone"),
         Step::Exec => start(state),
     }
 }
@@ -195,11 +200,19 @@ fn enter(path: &std::ffi::CStr) -> Result<(), Fault> {
     if name.first() == Some(&b'/') { Ok(()) } else { Err(Fault::refused("it is outside of the container's root")) }
 }
 
-fn become_user(identity: &Identity) -> Result<(), Fault> {
+fn joins_user(plan: &Plan) -> bool {
+    plan.namespaces.joins(oci_spec::runtime::LinuxNamespaceType::User)
+}
+
+fn become_user(identity: &Identity, joined: bool) -> Result<(), Fault> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_keep_capabilities(true).called("prctl PR_SET_KEEPCAPS")?;
     if let Some(groups) = &identity.groups {
-        rustix::thread::set_thread_groups(groups).called("setgroups")?;
+        match rustix::thread::set_thread_groups(groups) {
+            // As in `namespace::become_root`.
+            Err(Errno::PERM) if joined && groups.is_empty() => {}
+            other => other.called("setgroups")?,
+        }
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid).called("setresgid")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).called("setresuid")?;
@@ -209,10 +222,14 @@ fn become_user(identity: &Identity) -> Result<(), Fault> {
 /// Becomes the program; returns only with a fault.
 fn start(state: &State<'_>) -> Result<(), Fault> {
     let program = &state.plan.program;
-    // Changing ids has taken it away.
-    process::die_with_parent().called("prctl PR_SET_PDEATHSIG")?;
+    if state.plan.ends_with_parent {
+        // Changing ids has taken it away.
+        process::die_with_parent().called("prctl PR_SET_PDEATHSIG")?;
+    } else {
+        rustix::process::set_parent_process_death_signal(None).called("prctl PR_SET_PDEATHSIG")?;
+    }
     process::reset_signals().called("sigprocmask")?;
-    process::close_on_exec().called("close_range")?;
+    process::close_on_exec_after(state.plan.preserved).called("close_range")?;
     // A parent that died before that sent no signal, and hears no word.
     state.socket.ready().called("sendmsg")?;
     let mut worst = Errno::NOENT;

@@ -1,5 +1,6 @@
 //! What can go wrong, and what a step of the child tells of it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -61,6 +62,14 @@ pub enum Error {
         /// What it found.
         why: String,
     },
+    /// There is no such working directory, or it is not for the container's user to enter.
+    #[error("entering the working directory {path}: {errno}")]
+    Directory {
+        /// As it was given.
+        path: String,
+        /// What the kernel answered.
+        errno: Errno,
+    },
     /// The container's program cannot be run.
     #[error("exec {program:?}: {}", program_fault(*.errno))]
     Program {
@@ -93,6 +102,15 @@ pub enum Error {
     /// The system call filter cannot be compiled.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::SeccompError),
+    /// There is no such container any more.
+    #[error("the container is not running: its first process, {pid}, has ended")]
+    NotRunning {
+        /// Of the first process.
+        pid: i32,
+    },
+    /// Nothing can be started in a container whose processes are stopped.
+    #[error("the container is paused, unpause it before exec")]
+    Paused,
     /// A file in the container's root cannot be read.
     #[error("{path} in the container's root: {why}", path = .path.display())]
     RootFile {
@@ -149,6 +167,15 @@ pub(crate) struct Fault {
 impl Fault {
     pub(crate) const fn refused(why: &'static str) -> Self {
         Self { what: why, errno: 0 }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            0 => f.write_str(self.what),
+            errno => write!(f, "{}: {}", self.what, Errno::from_raw_os_error(errno)),
+        }
     }
 }
 

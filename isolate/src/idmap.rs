@@ -102,6 +102,22 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
     Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec(), way, groups: way != Way::Single && !denied })
 }
 
+fn inside(map: &[LinuxIdMapping], outside: u32) -> Option<u32> {
+    map.iter().find_map(|line| {
+        let at = outside.checked_sub(line.host_id()).filter(|at| *at < line.size())?;
+        line.container_id().checked_add(at)
+    })
+}
+
+/// Reads a map as the kernel shows it.
+fn parse(text: &str) -> Vec<LinuxIdMapping> {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        Some(mapping(numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), Error> {
     if map.is_empty() {
         return Err(Error::invalid(field, "a user namespace needs a mapping"));
@@ -129,6 +145,27 @@ fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), Error> {
 }
 
 impl IdMaps {
+    /// Those of the user namespace that a process is in.
+    pub(crate) fn of_process(pid: Pid) -> Result<Self, Error> {
+        let read = |file: &str| {
+            let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+            let text = fs::read_to_string(&path);
+            text.map_err(|error| Error::call("read", path)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+        };
+        let groups = read("setgroups")?.trim() != "deny";
+        Ok(Self { uids: parse(&read("uid_map")?), gids: parse(&read("gid_map")?), way: Way::Direct, groups })
+    }
+
+    /// The id inside that is this one outside.
+    pub(crate) fn uid_inside(&self, outside: u32) -> Option<u32> {
+        inside(&self.uids, outside)
+    }
+
+    /// The same of a group.
+    pub(crate) fn gid_inside(&self, outside: u32) -> Option<u32> {
+        inside(&self.gids, outside)
+    }
+
     /// Whether processes in the namespace may change their supplementary groups.
     pub(crate) fn allows_groups(&self) -> bool {
         self.groups
@@ -198,6 +235,17 @@ mod tests {
         assert!(check("x", &[mapping(0, 1000, 10), mapping(50, 1005, 1)]).is_err());
         let many: Vec<_> = (0..341).map(|n| mapping(n, n + 1000, 1)).collect();
         assert!(check("x", &many[..340]).is_ok() && check("x", &many).is_err());
+    }
+
+    #[test]
+    fn maps_are_read_back() {
+        let maps = IdMaps::of_process(rustix::process::getpid()).unwrap();
+        assert!(maps.maps_uid(0) && maps.allows_groups());
+        let uids = parse("         0       1000          1\n         1     200000      65536\n");
+        assert_eq!(uids, [mapping(0, 1000, 1), mapping(1, 200_000, 65536)]);
+        let maps = IdMaps { uids, ..maps };
+        let inside = [1000, 200_999, 5].map(|outside| maps.uid_inside(outside));
+        assert_eq!(inside, [Some(0), Some(1000), None]);
     }
 
     #[test]

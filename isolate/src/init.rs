@@ -4,7 +4,9 @@
 //! It is the container's first process, which stays what it was cloned as: a
 //! copy of lamel without its threads, which allocates nothing.
 
-use crate::sys::process::{self, Cloned};
+use std::ffi::CStr;
+
+use crate::sys::process::{self, Cloned, CommandLine};
 
 /// Signals that stop or continue, and those that tell of a fault of this process itself, are not handed on.
 fn is_for_program(signal: i32) -> bool {
@@ -21,15 +23,22 @@ fn is_for_program(signal: i32) -> bool {
     .contains(&signal)
 }
 
+/// What it is called in the container.
+const NAME: &CStr = c"lamel-init";
+
 /// Forks. Returns in the program's process; the init never returns, and ends as the program does.
-pub(crate) fn fork(close: impl FnOnce()) -> Result<(), rustix::io::Errno> {
+pub(crate) fn fork(command_line: Option<CommandLine>, close: impl FnOnce()) -> Result<(), rustix::io::Errno> {
     process::block_signals()?;
     // Its memory holds what the host's side knows: it is nobody's to read.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    rustix::thread::set_name(c"lamel-init")?;
+    process::hide()?;
+    rustix::thread::set_name(NAME)?;
     match process::fork_in_child()? {
         Cloned::Child => Ok(()),
         Cloned::Parent(program) => {
+            // What the user told lamel is not for the container to read.
+            if let Some(command_line) = command_line {
+                command_line.replace(NAME.to_bytes());
+            }
             // Changing ids has taken it away. A parent that died before that is told of to the program, which then ends.
             process::die_with_parent()?;
             close();

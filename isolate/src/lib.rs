@@ -3,8 +3,8 @@
 //!
 //! Reading order: `spec` (what of a configuration is accepted), `plan` (the
 //! ordered steps and why they stand in that order), `parent` and `child` (the
-//! two processes that perform it) with `sync` between them, then one file for
-//! each mechanism. `SEMANTICS.md` beside this file says what is promised, with
+//! two processes that perform it) with `sync` between them, then `exec` (one
+//! process more in a container that runs) and one file for each mechanism. `SEMANTICS.md` beside this file says what is promised, with
 //! its tests.
 //!
 //! # Threat model
@@ -28,6 +28,7 @@ pub mod attach;
 pub mod caps;
 pub mod error;
 pub mod exe;
+pub mod exec;
 pub mod idmap;
 pub mod net;
 pub mod parent;
@@ -41,6 +42,7 @@ mod init;
 mod mount;
 mod namespace;
 mod plan;
+mod process;
 mod rlimit;
 mod rootfs;
 mod spec;
@@ -50,8 +52,9 @@ mod sys;
 mod sysctl;
 mod tty;
 
-pub use cgroup::CgroupError;
+pub use cgroup::{CgroupError, Usage};
 pub use error::Error;
 pub use oci_spec::runtime as oci;
-pub use parent::{Container, Created, Exit};
+pub use parent::{Container, Created};
 pub use plan::Options;
+pub use process::{Exit, Process};

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{Called as _, Error, Fault};
+use crate::exec::Entry;
 use crate::sys::process;
 
 /// The namespaces of a container.
@@ -22,6 +23,8 @@ pub(crate) struct Namespaces {
     pub(crate) time: bool,
     /// Those that exist already. The user namespace comes first: it gives the right to join the others.
     pub(crate) joined: Vec<Join>,
+    /// Those of a container that runs, all together.
+    pub(crate) entry: Option<Entry>,
 }
 
 /// A namespace that exists already.
@@ -84,6 +87,11 @@ impl Namespaces {
 
     pub(crate) fn joins(&self, kind: LinuxNamespaceType) -> bool {
         self.joined.iter().any(|join| join.kind == kind)
+    }
+
+    /// Whether there is anything to join or to enter before the container's process is made.
+    pub(crate) fn joins_any(&self) -> bool {
+        !self.joined.is_empty() || self.entry.is_some()
     }
 
     /// Apart from the one that the process was started in.

@@ -1,39 +1,20 @@
 //! The parent: clones the child, does what only it may do for it, and waits.
 
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::cgroup::{Group, Layout};
 use crate::error::Error;
 use crate::plan::{self, Options, Plan, Step};
+use crate::process::{Exit, Process};
 use crate::sync::{self, Message, ParentEnd};
 use crate::sys::process::{self, Cloned};
 use crate::{child, tty};
-
-/// How a container's first process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this status.
-    Status(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
-impl Exit {
-    /// As a shell tells it: the status, or 128 and the signal's number.
-    #[must_use]
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Status(status) => status,
-            Self::Signal(signal) => 128 + signal,
-        }
-    }
-}
 
 /// A running container. Dropping it kills everything in it and removes its control group.
 #[derive(Debug)]
@@ -41,8 +22,6 @@ pub struct Container {
     // Dropped in this order: what runs in the group ends before the group does.
     process: Process,
     group: Option<Box<dyn Group>>,
-    terminal: Option<OwnedFd>,
-    notes: Vec<String>,
     frozen: bool,
 }
 
@@ -78,24 +57,6 @@ impl Created {
     }
 }
 
-/// The container's first process, as a child of this one.
-#[derive(Debug)]
-struct Process {
-    pid: Pid,
-    fd: OwnedFd,
-    running: bool,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.running {
-            // It may have ended, and it is not reaped: the number is still its own.
-            rustix::process::kill_process(self.pid, Signal::KILL).ok();
-            rustix::process::waitpid(Some(self.pid), WaitOptions::empty()).ok();
-        }
-    }
-}
-
 impl Container {
     /// Makes a container and starts its program. On return the program runs.
     ///
@@ -121,50 +82,19 @@ impl Container {
         let layout = Layout::detect();
         let plan = plan::from_spec(spec, options, &layout)?;
         let (socket, process) = clone(&plan)?;
-        let mut container = Self { process, group: None, terminal: None, notes: Vec::new(), frozen: false };
+        let mut container = Self { process, group: None, frozen: false };
         let created = Created { pid: container.pid() };
-        let group = prepare(spec, options, &layout, &plan, container.process.pid);
+        let group = prepare(spec, options, &layout, &plan, container.process.id());
         let prepared = group.map_err(E::from).and_then(|group| {
             container.group = group;
             connect(&created)?;
             socket.go().map_err(Error::call("sendmsg", "the container's process")).map_err(E::from)
         });
         match prepared {
-            Ok(()) => container.await_program(&plan, &socket)?,
-            Err(error) => return Err(container.earlier(&plan, &socket).map_or(error, E::from)),
+            Ok(()) => container.process.await_program(&plan, &socket)?,
+            Err(error) => return Err(container.process.earlier(&plan, &socket).map_or(error, E::from)),
         }
         Ok(container)
-    }
-
-    /// Hears what the child tells until it is the program.
-    fn await_program(&mut self, plan: &Plan, socket: &ParentEnd) -> Result<(), Error> {
-        let mut ready = false;
-        loop {
-            match socket.next().map_err(Error::call("recvmsg", "the container's process"))? {
-                Message::Ready => ready = true,
-                Message::Terminal(master) => self.terminal = Some(master),
-                Message::Note { step } => self.notes.push(note(plan, step)),
-                Message::Failed { step, what, errno } => return Err(failure(plan, step, what, errno)),
-                Message::End if ready => return Ok(()),
-                Message::End => {
-                    let status = self.wait()?;
-                    return Err(Error::Ended { status: format!("{status:?}"), doing: doing(plan, usize::MAX) });
-                }
-                Message::Sibling { .. } => {}
-            }
-        }
-    }
-
-    /// What the child failed at before the parent did, which is then the cause.
-    fn earlier(&self, plan: &Plan, socket: &ParentEnd) -> Option<Error> {
-        rustix::process::kill_process(self.process.pid, Signal::KILL).ok();
-        loop {
-            match socket.next().ok()? {
-                Message::Failed { step, what, errno } => return Some(failure(plan, step, what, errno)),
-                Message::End => return None,
-                _ => {}
-            }
-        }
     }
 
     /// Waits until the first process ends; all others in its pid namespace have then been killed.
@@ -172,39 +102,25 @@ impl Container {
     /// # Errors
     /// Somebody else has waited for it.
     pub fn wait(&mut self) -> Result<Exit, Error> {
-        let status = loop {
-            match rustix::process::waitpid(Some(self.process.pid), WaitOptions::empty()) {
-                Ok(Some((_, status))) => break status,
-                Ok(None) | Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(Error::Call { call: "waitpid", object: "the container's process".to_owned(), errno });
-                }
-            }
-        };
-        self.process.running = false;
-        Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(status), _) => Exit::Status(status),
-            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
-        })
+        self.process.wait()
     }
 
     /// The process id of the first process, as this process sees it.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.process.pid.as_raw_nonzero().get()
+        self.process.pid()
     }
 
     /// Becomes readable when the first process ends.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.process.fd.as_fd()
+        self.process.pidfd()
     }
 
     /// Whether the first process has ended, which [`Self::wait`] has yet to tell how.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !self.process.running || matches!(rustix::process::waitid(WaitId::Pid(self.process.pid), options), Ok(Some(_)))
+        self.process.has_ended()
     }
 
     /// Sends a signal, by its number, to the first process.
@@ -212,7 +128,7 @@ impl Container {
     /// # Errors
     /// The kernel knows no such signal.
     pub fn signal(&self, number: i32) -> Result<(), Errno> {
-        if self.process.running { process::kill(self.pid(), number) } else { Ok(()) }
+        self.process.signal(number)
     }
 
     /// Stops all processes of the container, or lets them go on.
@@ -235,13 +151,51 @@ impl Container {
 
     /// The master of the container's terminal, if its configuration asks for one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
-        self.terminal.take()
+        self.process.take_terminal()
     }
 
     /// What was done otherwise than asked for, in a way that the documentation states; to be said aloud.
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        self.process.notes()
+    }
+
+    /// The first process.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+impl Process {
+    /// Hears what the child tells until it is the program.
+    pub(crate) fn await_program(&mut self, plan: &Plan, socket: &ParentEnd) -> Result<(), Error> {
+        let mut ready = false;
+        loop {
+            match socket.next().map_err(Error::call("recvmsg", "the container's process"))? {
+                Message::Ready => ready = true,
+                Message::Terminal(master) => self.terminal = Some(master),
+                Message::Note { step } => self.notes.push(note(plan, step)),
+                Message::Failed { step, what, errno } => return Err(failure(plan, step, what, errno)),
+                Message::End if ready => return Ok(()),
+                Message::End => {
+                    let status = self.wait()?;
+                    return Err(Error::Ended { status: format!("{status:?}"), doing: doing(plan, usize::MAX) });
+                }
+                Message::Sibling { .. } | Message::File { .. } => {}
+            }
+        }
+    }
+
+    /// What the child failed at before the parent did, which is then the cause.
+    pub(crate) fn earlier(&self, plan: &Plan, socket: &ParentEnd) -> Option<Error> {
+        rustix::process::kill_process(self.id(), Signal::KILL).ok();
+        loop {
+            match socket.next().ok()? {
+                Message::Failed { step, what, errno } => return Some(failure(plan, step, what, errno)),
+                Message::End => return None,
+                _ => {}
+            }
+        }
     }
 }
 
@@ -269,17 +223,18 @@ fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
     let errno = Errno::from_raw_os_error(errno);
     match plan.steps.get(step) {
         Some(Step::Exec) if what == "execve" => Error::Program { program: plan.program.name.clone(), errno },
+        Some(Step::Enter(path)) => Error::Directory { path: path.to_string_lossy().into_owned(), errno },
         _ => Error::Step { doing: doing(plan, step), call: what, errno },
     }
 }
 
 /// Makes the child. When this returns the child is at work, until it waits for the parent.
-fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
+pub(crate) fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     let failed = |call| Error::call(call, "the container's process");
     let (socket, child_end) = sync::pair().map_err(failed("socketpair"))?;
     let mut sources = Vec::new();
     sources.resize_with(plan.slots, || None);
-    let joins = !plan.namespaces.joined.is_empty();
+    let joins = plan.namespaces.joins_any();
     let flags = if joins { 0 } else { plan.namespaces.cloned };
     let started = process::start(flags).map_err(|errno| match errno {
         Errno::PERM | Errno::NOSPC | Errno::USERS if plan.id_maps.is_some() => Error::Unavailable {
@@ -306,14 +261,7 @@ fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
             _ => return Err(Error::Ended { status: "no word".to_owned(), doing: doing(plan, usize::MAX) }),
         };
     }
-    // Not reaped, its number is its own.
-    let fd = process::pidfd(pid);
-    let fd = fd.map_err(|errno| {
-        rustix::process::kill_process(pid, Signal::KILL).ok();
-        rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok();
-        failed("pidfd_open")(errno)
-    })?;
-    Ok((socket, Process { pid, fd, running: true }))
+    Ok((socket, Process::of_child(pid).map_err(failed("pidfd_open"))?))
 }
 
 /// The parent's part: ids, control group, and what is written into the host's /proc.

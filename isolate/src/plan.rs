@@ -29,37 +29,34 @@
 //! | no_new_privs, then the filter | as late as possible: the filter need not allow what comes before |
 //! | terminal, signals, descriptors | the last, next to exec |
 
+mod process;
+mod step;
+
 use std::ffi::CString;
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount as SpecMount};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
-use crate::caps::{self, Sets};
 use crate::cgroup::Layout;
-use crate::dev::{self, Device};
+use crate::dev;
 use crate::error::Error;
+use crate::exec::Entry;
 use crate::idmap::{self, IdMaps};
-use crate::mount::{self, HostTree, Mount};
+use crate::mount::{self, Mount};
 use crate::namespace::{self, Namespaces};
-use crate::rlimit::{self, Limit};
-use crate::rootfs::{self, Inside};
+use crate::rootfs::{self, Inside, Root};
 use crate::seccomp::Cache;
 use crate::spec::{self, Config};
 use crate::sys::bpf::Instruction;
-use crate::sys::exec::Vector;
-use crate::sysctl::{self, Sysctl};
+use crate::sys::process::CommandLine;
+use crate::sysctl;
 
-/// Where a program is looked for if its environment does not say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The most directories of a PATH.
-const MAX_PATH_DIRECTORIES: usize = 256;
-/// The umask of the container's program unless the configuration has one.
-const DEFAULT_UMASK: u32 = 0o022;
+pub(crate) use process::Program;
+pub(crate) use step::{Identity, Step};
 
 /// How a container is made, apart from its configuration.
 #[derive(Clone, Debug)]
@@ -86,116 +83,9 @@ impl Options {
     }
 }
 
-/// One thing that the child does.
-#[derive(Debug)]
-pub(crate) enum Step {
-    AwaitParent,
-    TimeNamespace(Vec<CString>),
-    BecomeRoot { groups: bool },
-    Session,
-    Keyring(CString),
-    HostName(CString),
-    DomainName(CString),
-    Loopback,
-    CloneSource(HostTree),
-    Propagation(MountPropagationFlags),
-    CloneRoot,
-    AttachRoot,
-    CgroupNamespace,
-    Mount(Box<Mount>),
-    Device(Device, bool),
-    Link(&'static std::ffi::CStr, &'static std::ffi::CStr),
-    Terminal { size: Option<(u16, u16)>, owner: u32 },
-    Sysctl(Sysctl),
-    MakeDirectory(Inside),
-    ReadOnly(Inside),
-    Remount(Inside),
-    Mask(Inside),
-    RootReadOnly,
-    Pivot,
-    Cover,
-    Limit(Limit),
-    Enter(CString),
-    Bound(Sets),
-    Filter,
-    Identity(Identity),
-    Capabilities(Sets),
-    NoNewPrivileges,
-    TakeTerminal,
-    Umask(u32),
-    Init,
-    Exec,
-}
-
-/// Whose ids the program runs with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// None where the user namespace does not let them be changed.
-    pub(crate) groups: Option<Vec<rustix::fs::Gid>>,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AwaitParent => f.write_str("waiting for the parent"),
-            Self::TimeNamespace(_) => f.write_str("making a time namespace"),
-            Self::BecomeRoot { .. } => f.write_str("becoming root of the user namespace"),
-            Self::Session => f.write_str("making a session"),
-            Self::Keyring(_) => f.write_str("making a session keyring"),
-            Self::HostName(name) => write!(f, "setting the host name {}", name.to_string_lossy()),
-            Self::DomainName(name) => write!(f, "setting the domain name {}", name.to_string_lossy()),
-            Self::Loopback => f.write_str("bringing the loopback interface up"),
-            Self::CloneSource(host) => write!(f, "taking {} of the host", host.path.to_string_lossy()),
-            Self::Propagation(_) => f.write_str("parting the mounts from the host's"),
-            Self::CloneRoot => f.write_str("taking the root directory"),
-            Self::AttachRoot => f.write_str("mounting the root directory"),
-            Self::CgroupNamespace => f.write_str("making a cgroup namespace"),
-            Self::Mount(mount) => match mount.kind() {
-                Some(kind) => write!(f, "mounting {} on {}", kind.to_string_lossy(), mount.target),
-                None => write!(f, "mounting on {}", mount.target),
-            },
-            Self::Device(device, _) => write!(f, "making {device}"),
-            Self::Link(name, _) => write!(f, "making the link /dev/{}", name.to_string_lossy()),
-            Self::Terminal { .. } => f.write_str("making a terminal"),
-            Self::Sysctl(_) => f.write_str("setting a kernel parameter"),
-            Self::MakeDirectory(inside) => write!(f, "making the working directory {inside}"),
-            Self::ReadOnly(inside) | Self::Remount(inside) => write!(f, "making {inside} read-only"),
-            Self::Mask(inside) => write!(f, "masking {inside}"),
-            Self::RootReadOnly => f.write_str("making the root read-only"),
-            Self::Pivot | Self::Cover => f.write_str("changing the root"),
-            Self::Limit(_) => f.write_str("setting a resource limit"),
-            Self::Enter(path) => write!(f, "entering the working directory {}", path.to_string_lossy()),
-            Self::Bound(_) => f.write_str("bounding the capabilities"),
-            Self::Filter => f.write_str("installing the system call filter"),
-            Self::Identity(Identity { uid, gid, .. }) => write!(f, "becoming user {uid}, group {gid}"),
-            Self::Capabilities(_) => f.write_str("setting the capabilities"),
-            Self::NoNewPrivileges => f.write_str("forbidding new privileges"),
-            Self::TakeTerminal => f.write_str("taking the terminal"),
-            Self::Umask(_) => f.write_str("setting the umask"),
-            Self::Init => f.write_str("starting the init"),
-            Self::Exec => f.write_str("starting the program"),
-        }
-    }
-}
-
-/// The program, and every place where it may be.
-#[derive(Debug)]
-pub(crate) struct Program {
-    pub(crate) name: String,
-    pub(crate) places: Vec<CString>,
-    pub(crate) arguments: Vector,
-    pub(crate) environment: Vector,
-}
-
 /// Everything that the parent and the child do.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) root: OwnedFd,
-    pub(crate) root_path: CString,
-    /// The parent's own /proc, through which the child writes.
-    pub(crate) proc: OwnedFd,
     pub(crate) namespaces: Namespaces,
     pub(crate) id_maps: Option<IdMaps>,
     pub(crate) steps: Vec<Step>,
@@ -204,43 +94,110 @@ pub(crate) struct Plan {
     pub(crate) filter: Vec<Instruction>,
     pub(crate) program: Program,
     pub(crate) oom_score_adj: Option<i32>,
+    /// How many descriptors after the standard streams the program gets.
+    pub(crate) preserved: u32,
+    /// Of lamel itself, where the container would see it.
+    pub(crate) command_line: Option<CommandLine>,
+    /// The program is killed when its parent ends.
+    pub(crate) ends_with_parent: bool,
 }
 
 /// Makes the plan of a configuration.
 pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Result<Plan, Error> {
     let Config { process, linux, .. } = config;
     let namespaces = namespace::plan(linux.namespaces().as_deref().unwrap_or_default())?;
-    let root_path = options.bundle.join(config.root.path());
-    let root = rootfs::open_root(&root_path)?;
+    let path = options.bundle.join(config.root.path());
+    let root = Root { fd: rootfs::open_root(&path)?, path: c_string("root.path", path.as_os_str().as_bytes())? };
     let proc = open_proc()?;
     let id_maps = id_maps(config, &namespaces)?;
-    let filter = match linux.seccomp() {
-        Some(seccomp) => match &options.cache {
-            Some(cache) => cache.compile(seccomp)?,
-            None => crate::seccomp::compile(seccomp)?,
-        },
-        None => Vec::new(),
-    };
+    let filter = filter(linux.seccomp().as_ref(), options.cache.as_ref())?;
     let mut steps = Vec::new();
     before_mounts(config, options, &namespaces, id_maps.as_ref(), &mut steps)?;
-    let slots = mounts(config, options, &namespaces, layout, &mut steps)?;
-    after_mounts(config, options, &namespaces, &mut steps)?;
-    process_steps(config, options, id_maps.as_ref(), !filter.is_empty(), &mut steps)?;
+    let slots = mounts(config, options, root, &namespaces, layout, &mut steps)?;
+    after_mounts(config, options, proc, &namespaces, &mut steps)?;
+    process::steps(process, id_maps.as_ref(), !filter.is_empty(), false, &mut steps)?;
+    if options.init {
+        steps.push(Step::Init);
+    }
+    steps.push(Step::Exec);
     Ok(Plan {
-        root,
-        root_path: c_string("root.path", root_path.as_os_str().as_bytes())?,
-        proc,
         namespaces,
         id_maps,
         steps,
         slots,
         filter,
-        program: program(config)?,
+        program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
+        preserved: 0,
+        command_line: if options.init { CommandLine::find() } else { None },
+        ends_with_parent: true,
     })
 }
 
-fn c_string(field: &str, bytes: &[u8]) -> Result<CString, Error> {
+/// Makes the plan of a process in the namespaces that `entry` is for, with the ids that they have.
+pub(crate) fn exec(
+    process: &Process,
+    seccomp: Option<&LinuxSeccomp>,
+    cache: Option<&Cache>,
+    keyring: Option<&str>,
+    maps: &IdMaps,
+    entry: Entry,
+    ends_with_parent: bool,
+) -> Result<Plan, Error> {
+    spec::check_process(process)?;
+    let filter = filter(seccomp, cache)?;
+    let mut steps = vec![Step::AwaitParent];
+    if entry.enters_user() && maps.maps_uid(0) && maps.maps_gid(0) {
+        steps.extend([Step::BecomeRoot { groups: maps.allows_groups() }, Step::Hide]);
+    }
+    steps.push(Step::Session);
+    steps.extend(keyring.map(session_keyring).transpose()?);
+    steps.push(Step::OpenRoot);
+    steps.extend(terminal(process, false)?);
+    process::steps(process, Some(maps), !filter.is_empty(), true, &mut steps)?;
+    steps.push(Step::Exec);
+    let preserved = entry.preserved;
+    Ok(Plan {
+        namespaces: Namespaces { entry: Some(entry), ..Namespaces::default() },
+        id_maps: None,
+        steps,
+        slots: 0,
+        filter,
+        program: process::program(process)?,
+        // The one that joins takes it along.
+        oom_score_adj: None,
+        preserved,
+        command_line: None,
+        ends_with_parent,
+    })
+}
+
+fn filter(seccomp: Option<&LinuxSeccomp>, cache: Option<&Cache>) -> Result<Vec<Instruction>, Error> {
+    Ok(match (seccomp, cache) {
+        (Some(seccomp), Some(cache)) => cache.compile(seccomp)?,
+        (Some(seccomp), None) => crate::seccomp::compile(seccomp)?,
+        (None, _) => Vec::new(),
+    })
+}
+
+fn session_keyring(name: &str) -> Result<Step, Error> {
+    Ok(Step::Keyring(c_string("name", format!("_ses.{name}").as_bytes())?))
+}
+
+/// The terminal that a process asks for.
+fn terminal(process: &Process, console: bool) -> Result<Option<Step>, Error> {
+    if process.terminal() != Some(true) {
+        return Ok(None);
+    }
+    let side = |side: u64| u16::try_from(side).map_err(|_| Error::invalid("process.consoleSize", "too large"));
+    let size = match process.console_size() {
+        Some(size) => Some((side(size.width())?, side(size.height())?)),
+        None => None,
+    };
+    Ok(Some(Step::Terminal { size, owner: process.user().uid(), console }))
+}
+
+pub(crate) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, Error> {
     CString::new(bytes).map_err(|_| Error::invalid(field, "a NUL in it"))
 }
 
@@ -292,7 +249,7 @@ fn before_mounts(
     }
     steps.push(Step::Session);
     if options.keyring {
-        steps.push(Step::Keyring(c_string("name", format!("_ses.{}", options.name).as_bytes())?));
+        steps.push(session_keyring(&options.name)?);
     }
     for (field, name) in [("hostname", config.spec.hostname()), ("domainname", config.spec.domainname())] {
         let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
@@ -315,6 +272,7 @@ fn before_mounts(
 fn mounts(
     config: Config<'_>,
     options: &Options,
+    root: Root,
     namespaces: &Namespaces,
     layout: &Layout,
     steps: &mut Vec<Step>,
@@ -323,7 +281,7 @@ fn mounts(
     let mut planned = mount::plan(all, &options.bundle)?;
     steps.extend(planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource));
     steps.push(Step::Propagation(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
-    steps.push(Step::CloneRoot);
+    steps.push(Step::CloneRoot(root));
     steps.push(Step::AttachRoot);
     // Without ids to map, the parent's part is the control group: it works beside what came so far.
     if !steps.iter().any(|step| matches!(step, Step::AwaitParent)) {
@@ -352,14 +310,7 @@ fn mounts(
         }
         steps.extend(dev::LINKS.iter().map(|(name, to)| Step::Link(name, to)));
     }
-    if config.process.terminal() == Some(true) {
-        let side = |side: u64| u16::try_from(side).map_err(|_| Error::invalid("process.consoleSize", "too large"));
-        let size = match config.process.console_size() {
-            Some(size) => Some((side(size.width())?, side(size.height())?)),
-            None => None,
-        };
-        steps.push(Step::Terminal { size, owner: config.process.user().uid() });
-    }
+    steps.extend(terminal(config.process, true)?);
     Ok(all.len())
 }
 
@@ -397,12 +348,12 @@ fn cgroup_mounts(mount: &Mount, config: Config<'_>, layout: &Layout, steps: &mut
 fn after_mounts(
     config: Config<'_>,
     options: &Options,
+    proc: OwnedFd,
     namespaces: &Namespaces,
     steps: &mut Vec<Step>,
 ) -> Result<(), Error> {
     let linux = config.linux;
-    let sysctls = sysctl::plan(linux.sysctl().iter().flatten(), namespaces)?;
-    steps.extend(sysctls.into_iter().map(Step::Sysctl));
+    steps.extend(sysctl::plan(linux.sysctl().iter().flatten(), namespaces, proc)?.map(Step::Sysctls));
     let cwd = Inside::new("process.cwd", config.process.cwd())?;
     if !cwd.is_root() {
         steps.push(Step::MakeDirectory(cwd));
@@ -418,98 +369,6 @@ fn after_mounts(
     }
     steps.push(if options.pivot { Step::Pivot } else { Step::Cover });
     Ok(())
-}
-
-fn process_steps(
-    config: Config<'_>,
-    options: &Options,
-    id_maps: Option<&IdMaps>,
-    filtered: bool,
-    steps: &mut Vec<Step>,
-) -> Result<(), Error> {
-    let process = config.process;
-    let limits = rlimit::plan(process.rlimits().as_deref().unwrap_or_default())?;
-    steps.extend(limits.into_iter().map(Step::Limit));
-    let sets = process.capabilities().as_ref().map(caps::plan).transpose()?.unwrap_or_default();
-    let no_new_privileges = process.no_new_privileges() == Some(true);
-    steps.push(Step::Enter(c_string("process.cwd", process.cwd().as_os_str().as_bytes())?));
-    steps.push(Step::Bound(sets));
-    if filtered && !no_new_privileges {
-        steps.push(Step::Filter);
-    }
-    steps.push(Step::Identity(identity(process.user(), id_maps)?));
-    steps.push(Step::Capabilities(sets));
-    if no_new_privileges {
-        steps.push(Step::NoNewPrivileges);
-        if filtered {
-            steps.push(Step::Filter);
-        }
-    }
-    if process.terminal() == Some(true) {
-        steps.push(Step::TakeTerminal);
-    }
-    steps.push(Step::Umask(process.user().umask().unwrap_or(DEFAULT_UMASK) & 0o777));
-    if options.init {
-        steps.push(Step::Init);
-    }
-    steps.push(Step::Exec);
-    Ok(())
-}
-
-fn identity(user: &oci_spec::runtime::User, id_maps: Option<&IdMaps>) -> Result<Identity, Error> {
-    let (uid, gid) = (user.uid(), user.gid());
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    // The last number means "unchanged" to the kernel: the program would stay root.
-    if [uid, gid].iter().chain(groups).any(|id| *id == u32::MAX) {
-        return Err(Error::invalid("process.user", "4294967295 is no id"));
-    }
-    if let Some(maps) = id_maps {
-        if !maps.maps_uid(uid) || !maps.maps_gid(gid) {
-            return Err(Error::invalid(
-                "process.user",
-                format!("{uid}:{gid} is not mapped; the user namespace has too few ids (see subuid(5))"),
-            ));
-        }
-        if !maps.allows_groups() {
-            return match groups.iter().find(|group| **group != gid) {
-                Some(group) => Err(Error::invalid(
-                    "process.user.additionalGids",
-                    format!("{group}: with a single id mapped, groups cannot be chosen"),
-                )),
-                None => Ok(Identity { uid, gid, groups: None }),
-            };
-        }
-        if let Some(group) = groups.iter().find(|group| !maps.maps_gid(**group)) {
-            return Err(Error::invalid("process.user.additionalGids", format!("{group} is not mapped")));
-        }
-    }
-    let groups = groups.iter().map(|group| rustix::fs::Gid::from_raw(*group)).collect();
-    Ok(Identity { uid, gid, groups: Some(groups) })
-}
-
-fn program(config: Config<'_>) -> Result<Program, Error> {
-    let strings = |field: &str, words: &[String]| -> Result<Vector, Error> {
-        let words: Result<Vec<CString>, Error> = words.iter().map(|word| c_string(field, word.as_bytes())).collect();
-        Ok(Vector::new(words?))
-    };
-    let environment = config.process.env().as_deref().unwrap_or_default();
-    if environment.iter().any(|pair| pair.find('=').is_none_or(|at| at == 0)) {
-        return Err(Error::invalid("process.env", "an entry that is not NAME=VALUE"));
-    }
-    let name = config.arguments.first().cloned().unwrap_or_default();
-    let places = if name.contains('/') {
-        vec![c_string("process.args", name.as_bytes())?]
-    } else {
-        let path = environment.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-        // A relative entry, or an empty one, would be the working directory, which is anybody's.
-        let directories = path.split(':').filter(|directory| directory.starts_with('/')).take(MAX_PATH_DIRECTORIES);
-        let places: Result<Vec<CString>, Error> = directories
-            .map(|directory| c_string("process.env", Path::new(directory).join(&name).as_os_str().as_bytes()))
-            .collect();
-        places?
-    };
-    let arguments = strings("process.args", config.arguments)?;
-    Ok(Program { name, places, arguments, environment: strings("process.env", environment)? })
 }
 
 /// Checks and plans.
@@ -562,7 +421,7 @@ mod tests {
         let order = [
             at(&plan, "source", |step| matches!(step, Step::CloneSource(_))),
             at(&plan, "propagation", |step| matches!(step, Step::Propagation(_))),
-            at(&plan, "root", |step| matches!(step, Step::CloneRoot)),
+            at(&plan, "root", |step| matches!(step, Step::CloneRoot(_))),
             at(&plan, "waiting", |step| matches!(step, Step::AwaitParent)),
             at(&plan, "cgroup namespace", |step| matches!(step, Step::CgroupNamespace)),
             at(&plan, "mount", |step| matches!(step, Step::Mount(_))),

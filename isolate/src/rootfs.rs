@@ -247,12 +247,18 @@ pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Fault> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
+/// The root directory, as the parent has it open, and where.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: CString,
+}
+
 /// Takes a private copy of the root directory's mount tree, which becomes the root.
-pub(crate) fn clone_root(state: &mut State<'_>) -> Result<(), Fault> {
-    let path = state.plan.root.as_fd();
+pub(crate) fn clone_root(root: &Root, state: &mut State<'_>) -> Result<(), Fault> {
     // The parent's descriptor is of a mount outside of this namespace: the same place is looked up again.
-    let own = open_own_root(state)?;
-    let (before, now) = (rustix::fs::fstat(path).called("fstat")?, rustix::fs::fstat(&own).called("fstat")?);
+    let own = open_own_root(root)?;
+    let (before, now) = (rustix::fs::fstat(&root.fd).called("fstat")?, rustix::fs::fstat(&own).called("fstat")?);
     if (before.st_dev, before.st_ino) != (now.st_dev, now.st_ino) {
         return Err(Fault::refused("the root directory was exchanged meanwhile"));
     }
@@ -262,10 +268,15 @@ pub(crate) fn clone_root(state: &mut State<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn open_own_root(state: &State<'_>) -> Result<OwnedFd, Fault> {
+fn open_own_root(root: &Root) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(CWD, &state.plan.root_path, flags, Mode::empty(), resolve).called("openat2")
+    match rustix::fs::openat2(CWD, &root.path, flags, Mode::empty(), resolve) {
+        // The container's ids may not go the whole way there; the caller may have gone it before. Whether this is
+        // the place is seen by who asks.
+        Err(Errno::ACCESS) => rustix::fs::openat2(CWD, c".", flags, Mode::empty(), resolve).called("openat2"),
+        other => other.called("openat2"),
+    }
 }
 
 /// Puts the copy over the root directory itself, for pivot_root wants a mount that is attached.
@@ -301,6 +312,13 @@ pub(crate) fn cover(state: &State<'_>) -> Result<(), Fault> {
     attach(root, slash.called("open")?.as_fd()).called("move_mount")?;
     rustix::process::chroot(c".").called("chroot")?;
     rustix::process::chdir(c"/").called("chdir")
+}
+
+/// The root of a mount namespace that was entered.
+pub(crate) fn open_entered(state: &mut State<'_>) -> Result<(), Fault> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    state.root = Some(root.called("open")?);
+    Ok(())
 }
 
 #[cfg(test)]

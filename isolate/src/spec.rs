@@ -16,7 +16,6 @@ pub(crate) struct Config<'a> {
     pub(crate) process: &'a Process,
     pub(crate) linux: &'a Linux,
     pub(crate) root: &'a oci_spec::runtime::Root,
-    pub(crate) arguments: &'a [String],
 }
 
 /// Checks a configuration. What it asks for and this runtime does not do is refused, never passed over.
@@ -28,9 +27,18 @@ pub(crate) fn check(spec: &Spec) -> Result<Config<'_>, Error> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
-    let arguments = process.args().as_deref().filter(|args| !args.is_empty()).ok_or_else(|| missing("process.args"))?;
-    if arguments[0].is_empty() {
-        return Err(Error::invalid("process.args", "an empty program name"));
+    check_process(process)?;
+    refuse(spec, linux)?;
+    Ok(Config { spec, process, linux, root })
+}
+
+/// Checks what a configuration, or a command that comes later, says of a process.
+pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
+    let arguments = process.args().as_deref().unwrap_or_default();
+    match arguments.first().map(String::as_str) {
+        None => return Err(Error::invalid("process.args", "missing")),
+        Some("") => return Err(Error::invalid("process.args", "an empty program name")),
+        Some(_) => {}
     }
     let environment = process.env().as_deref().unwrap_or_default();
     if arguments.iter().chain(environment).map(String::len).sum::<usize>() > MAX_STRINGS {
@@ -39,20 +47,8 @@ pub(crate) fn check(spec: &Spec) -> Result<Config<'_>, Error> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "must be absolute"));
     }
-    refuse(spec, process, linux)?;
-    Ok(Config { spec, process, linux, root, arguments })
-}
-
-fn refuse(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), Error> {
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()]
-            .iter()
-            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-    });
     let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
-    let asked = [
-        (hooks, "hooks", "running programs of the host"),
+    first_asked(&[
         (
             named(process.apparmor_profile()) && !has_apparmor(),
             "process.apparmorProfile",
@@ -60,10 +56,23 @@ fn refuse(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), Error> {
         ),
         (named(process.apparmor_profile()) && has_apparmor(), "process.apparmorProfile", "a profile"),
         (named(process.selinux_label()), "process.selinuxLabel", "a label"),
-        (named(linux.mount_label()), "linux.mountLabel", "a label"),
         (process.io_priority().is_some(), "process.ioPriority", "a priority"),
         (process.scheduler().is_some(), "process.scheduler", "a policy"),
         (process.exec_cpu_affinity().is_some(), "process.execCPUAffinity", "an affinity"),
+    ])
+}
+
+fn refuse(spec: &Spec, linux: &Linux) -> Result<(), Error> {
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()]
+            .iter()
+            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    });
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    first_asked(&[
+        (hooks, "hooks", "running programs of the host"),
+        (named(linux.mount_label()), "linux.mountLabel", "a label"),
         (linux.intel_rdt().is_some(), "linux.intelRdt", "a closid"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy", "a policy"),
         (linux.personality().is_some(), "linux.personality", "an execution domain"),
@@ -73,7 +82,11 @@ fn refuse(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), Error> {
             "moving a device",
         ),
         (!["", "private", "rprivate"].contains(&propagation), "linux.rootfsPropagation", "a root that is not private"),
-    ];
+    ])
+}
+
+/// Refuses the first of these that was asked for.
+fn first_asked(asked: &[(bool, &str, &str)]) -> Result<(), Error> {
     match asked.iter().find(|(asked, ..)| *asked) {
         Some((_, field, what)) => Err(Error::unsupported(*field, *what)),
         None => Ok(()),

@@ -7,6 +7,7 @@
 //!                       ←     Note(step)           something to be said aloud
 //!                       ←     Terminal + fd        the pseudo-terminal's master
 //!                       ←     Ready                all steps but exec are done
+//!                       ←     File(which) + fd     of one that only looks into a container (exec)
 //!                       ←     Failed(step, fault)  or the end: the socket is closed by exec
 //! ```
 //! It is a socket of packets; the child fills its packets on the stack.
@@ -27,6 +28,7 @@ const TERMINAL: u8 = b't';
 const NOTE: u8 = b'n';
 const READY: u8 = b'r';
 const SIBLING: u8 = b's';
+const FILE: u8 = b'o';
 
 /// The parent's end.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(crate) enum Message {
     Terminal(OwnedFd),
     /// A step took its stated fallback.
     Note { step: usize },
+    /// A file of the container's, opened by one that entered it for that.
+    File { which: usize, file: OwnedFd },
     /// The container's process, made by one that joined namespaces first.
     Sibling { pid: i32 },
 }
@@ -84,6 +88,7 @@ impl ParentEnd {
                 Ok(Message::Failed { step: step(0)?, what, errno: number(4)? })
             }
             (TERMINAL, Some(master)) => Ok(Message::Terminal(master)),
+            (FILE, Some(file)) => Ok(Message::File { which: step(0)?, file }),
             (READY, _) => Ok(Message::Ready),
             (NOTE, _) => Ok(Message::Note { step: step(0)? }),
             (SIBLING, _) => Ok(Message::Sibling { pid: number(0)? }),
@@ -126,6 +131,10 @@ impl ChildEnd {
 
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Errno> {
         socket::send(self.fd(), &[TERMINAL], Some(master))
+    }
+
+    pub(crate) fn file(&self, which: u8, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        socket::send(self.fd(), &[FILE, which, 0, 0, 0], Some(file))
     }
 
     /// If the parent is gone there is nobody to tell.

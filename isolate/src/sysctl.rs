@@ -14,14 +14,30 @@ const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax",
 
 /// One parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sysctl {
+struct Sysctl {
     /// `sys/net/ipv4/…`, below /proc.
     path: CString,
     value: CString,
 }
 
+/// All of a container's, and the procfs of the parent's through which they are written.
+#[derive(Debug)]
+pub(crate) struct Sysctls {
+    proc: OwnedFd,
+    all: Vec<Sysctl>,
+}
+
 /// Reads the parameters of the configuration; one that reaches beyond the container's namespaces is refused.
 pub(crate) fn plan<'a>(
+    parameters: impl IntoIterator<Item = (&'a String, &'a String)>,
+    namespaces: &Namespaces,
+    proc: OwnedFd,
+) -> Result<Option<Sysctls>, Error> {
+    let all = check(parameters, namespaces)?;
+    Ok((!all.is_empty()).then_some(Sysctls { proc, all }))
+}
+
+fn check<'a>(
     parameters: impl IntoIterator<Item = (&'a String, &'a String)>,
     namespaces: &Namespaces,
 ) -> Result<Vec<Sysctl>, Error> {
@@ -54,9 +70,15 @@ pub(crate) fn plan<'a>(
     Ok(planned)
 }
 
+impl Sysctls {
+    pub(crate) fn perform(&self) -> Result<(), Fault> {
+        self.all.iter().try_for_each(|sysctl| sysctl.perform(&self.proc))
+    }
+}
+
 impl Sysctl {
     /// Writes it through a procfs that is the parent's: nothing that is mounted in the container comes between.
-    pub(crate) fn perform(&self, proc: &OwnedFd) -> Result<(), Fault> {
+    fn perform(&self, proc: &OwnedFd) -> Result<(), Fault> {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -70,7 +92,7 @@ mod tests {
     use super::*;
 
     fn planned(name: &str, value: &str, namespaces: &Namespaces) -> Result<Vec<Sysctl>, Error> {
-        plan([(&name.to_owned(), &value.to_owned())], namespaces)
+        check([(&name.to_owned(), &value.to_owned())], namespaces)
     }
 
     #[test]

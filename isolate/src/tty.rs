@@ -13,8 +13,8 @@ use crate::rootfs::{self, Links};
 /// statfs's name of devpts.
 const DEVPTS_MAGIC: rustix::fs::FsWord = libc::DEVPTS_SUPER_MAGIC as rustix::fs::FsWord;
 
-/// Makes a terminal, puts it at `/dev/console`, and sends its master to the parent.
-pub(crate) fn open(size: Option<(u16, u16)>, owner: u32, state: &mut State<'_>) -> Result<(), Fault> {
+/// Makes a terminal, with `console` puts it at `/dev/console`, and sends its master to the parent.
+pub(crate) fn open(size: Option<(u16, u16)>, owner: u32, console: bool, state: &mut State<'_>) -> Result<(), Fault> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = rootfs::open(state.root()?, c"dev/pts/ptmx", flags, Links::Refused).called("openat2 /dev/pts/ptmx")?;
     if rustix::fs::fstatfs(&master).called("fstatfs")?.f_type != DEVPTS_MAGIC {
@@ -28,7 +28,9 @@ pub(crate) fn open(size: Option<(u16, u16)>, owner: u32, state: &mut State<'_>) 
         // Its user may open it again by its name.
         rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None).called("fchown")?;
     }
-    put_console(slave.as_fd(), state)?;
+    if console {
+        put_console(slave.as_fd(), state)?;
+    }
     state.socket.terminal(master.as_fd()).called("sendmsg")?;
     state.terminal = Some(slave);
     Ok(())

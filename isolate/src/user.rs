@@ -3,16 +3,19 @@
 //! Both files are the image's and may be anything: a link to the host's, a
 //! device, gigabytes. They are opened inside the root, must be regular files,
 //! and are read up to a limit. No code of the host's name service sees them.
+//! Of a container that runs, a process that entered it opens them (`exec`).
 
+use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use crate::error::Error;
+use crate::error::{Called as _, Error, Fault};
 use crate::rootfs::{self, Links};
 
 /// Bytes that are read of either file.
@@ -21,6 +24,8 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const MAX_LINE: usize = 64 * 1024;
 /// The most supplementary groups that the kernel takes.
 const MAX_GROUPS: usize = 65536;
+/// The most users whose names are kept.
+const MAX_NAMES: usize = 65536;
 /// The highest id, as in Docker. Above it ids turn negative in programs, and the last one means "unchanged".
 const MAX_ID: u32 = i32::MAX.unsigned_abs();
 
@@ -45,6 +50,18 @@ struct Account {
     home: String,
 }
 
+/// Where passwd and group are.
+#[derive(Debug)]
+pub(crate) enum Accounts {
+    /// In a root directory.
+    Root(OwnedFd),
+    /// Open; what could not be opened, with the reason.
+    Open(BTreeMap<&'static str, Result<OwnedFd, String>>),
+}
+
+/// The files, as [`Accounts`] names them, and where they are below the root.
+pub(crate) const FILES: [(&str, &CStr); 2] = [("passwd", c"etc/passwd"), ("group", c"etc/group")];
+
 /// Finds who `text` (`USER`, `USER:GROUP`; empty for root) and the groups `more` are in the root directory `root`.
 ///
 /// A word of digits is a number, whatever name an image gives to it.
@@ -52,14 +69,18 @@ struct Account {
 /// # Errors
 /// A name is unknown, a number out of range, or a file cannot be trusted.
 pub fn resolve(root: &Path, text: &str, more: &[String]) -> Result<Identity, Error> {
-    let root = rootfs::open_root(root)?;
+    resolve_in(&Accounts::Root(rootfs::open_root(root)?), text, more)
+}
+
+/// The same in files wherever they are.
+pub(crate) fn resolve_in(accounts: &Accounts, text: &str, more: &[String]) -> Result<Identity, Error> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
     let user = if user.is_empty() { "0" } else { user };
     let number = parse_id(user)?;
-    let account = find_account(&root, |account| match number {
+    let account = find_account(accounts, |account| match number {
         Some(number) => account.uid == number,
         None => account.name == user,
     })?;
@@ -68,9 +89,9 @@ pub fn resolve(root: &Path, text: &str, more: &[String]) -> Result<Identity, Err
     let mut groups = Vec::new();
     let explicit = group.filter(|group| !group.is_empty());
     if let Some(group) = explicit {
-        gid = find_group(&root, group)?;
+        gid = find_group(accounts, group)?;
     } else if let Some(account) = &account {
-        each_line(&root, "group", |fields| {
+        each_line(accounts, "group", |fields| {
             let is_member = |members: &&str| members.split(',').any(|member| member == account.name);
             if let (Some(gid), Some(_)) = (id_at(fields, 2), fields.get(3).filter(|members| is_member(members))) {
                 groups.push(gid);
@@ -79,7 +100,7 @@ pub fn resolve(root: &Path, text: &str, more: &[String]) -> Result<Identity, Err
         })?;
     }
     for group in more {
-        groups.push(find_group(&root, group)?);
+        groups.push(find_group(accounts, group)?);
     }
     groups.push(gid);
     groups.sort_unstable();
@@ -107,9 +128,9 @@ fn id_at(fields: &[&str], at: usize) -> Option<u32> {
     fields.get(at)?.parse().ok().filter(|id| *id <= MAX_ID)
 }
 
-fn find_account(root: &OwnedFd, wanted: impl Fn(&Account) -> bool) -> Result<Option<Account>, Error> {
+fn find_account(accounts: &Accounts, wanted: impl Fn(&Account) -> bool) -> Result<Option<Account>, Error> {
     let mut found = None;
-    each_line(root, "passwd", |fields| {
+    each_line(accounts, "passwd", |fields| {
         let (Some(name), Some(uid), Some(gid)) = (fields.first(), id_at(fields, 2), id_at(fields, 3)) else {
             return false;
         };
@@ -123,12 +144,12 @@ fn find_account(root: &OwnedFd, wanted: impl Fn(&Account) -> bool) -> Result<Opt
     Ok(found)
 }
 
-fn find_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
+fn find_group(accounts: &Accounts, group: &str) -> Result<u32, Error> {
     if let Some(number) = parse_id(group)? {
         return Ok(number);
     }
     let mut found = None;
-    each_line(root, "group", |fields| {
+    each_line(accounts, "group", |fields| {
         if fields.first() == Some(&group) {
             found = id_at(fields, 2);
         }
@@ -137,25 +158,62 @@ fn find_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
     found.ok_or_else(|| unknown("group", group, "group"))
 }
 
-/// Shows each line's fields until `done`; a file that is not there has none.
-fn each_line(root: &OwnedFd, name: &str, mut done: impl FnMut(&[&str]) -> bool) -> Result<(), Error> {
-    let fault = |why: String| Error::RootFile { path: Path::new("/etc").join(name), why };
-    let path = std::ffi::CString::new(format!("etc/{name}")).map_err(|_| fault("a NUL".to_owned()))?;
+/// The names of the users in passwd, by number; of two with one number, the first.
+pub(crate) fn names(accounts: &Accounts) -> Result<BTreeMap<u32, String>, Error> {
+    let mut names = BTreeMap::new();
+    each_line(accounts, "passwd", |fields| {
+        if let (Some(name), Some(uid)) = (fields.first(), id_at(fields, 2)) {
+            names.entry(uid).or_insert_with(|| (*name).to_owned());
+        }
+        names.len() >= MAX_NAMES
+    })?;
+    Ok(names)
+}
+
+/// Opens one of the files; none if it is not there. Nothing is allocated, for a process that is about to exec.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>, Fault> {
     // Not even a look at a FIFO or a device may wait or do anything: the type is seen before it is opened.
-    let place = match rootfs::open(root.as_fd(), &path, OFlags::PATH, Links::Inside) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        found => found.map_err(|errno| fault(errno.to_string()))?,
+    let place = match rootfs::open(root, path, OFlags::PATH, Links::Inside) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        found => found.called("openat2")?,
     };
-    let is_file =
-        |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-    if is_file(&place) != Ok(true) {
-        return Err(fault("is no regular file".to_owned()));
+    is_file(&place)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rootfs::open(root, path, flags, Links::Inside).called("openat2")?;
+    is_file(&file)?;
+    Ok(Some(file))
+}
+
+fn is_file(fd: &OwnedFd) -> Result<(), Fault> {
+    let stat = rustix::fs::fstat(fd).called("fstat")?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        Ok(())
+    } else {
+        Err(Fault::refused("is no regular file"))
     }
-    let file = rootfs::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::Inside)
-        .map_err(|errno| fault(errno.to_string()))?;
-    if is_file(&file) != Ok(true) {
-        return Err(fault("is no regular file".to_owned()));
+}
+
+fn find(accounts: &Accounts, name: &str) -> Result<Option<OwnedFd>, String> {
+    match accounts {
+        Accounts::Root(root) => {
+            let path = FILES.iter().find_map(|(file, path)| (*file == name).then_some(*path)).unwrap_or_default();
+            open(root.as_fd(), path).map_err(|fault| fault.to_string())
+        }
+        Accounts::Open(files) => match files.get(name) {
+            Some(Ok(file)) => {
+                rustix::fs::seek(file, SeekFrom::Start(0)).map_err(|errno| errno.to_string())?;
+                file.try_clone().map(Some).map_err(|error| error.to_string())
+            }
+            Some(Err(why)) => Err(why.clone()),
+            None => Ok(None),
+        },
     }
+}
+
+/// Shows each line's fields until `done`; a file that is not there has none.
+fn each_line(accounts: &Accounts, name: &str, mut done: impl FnMut(&[&str]) -> bool) -> Result<(), Error> {
+    let fault = |why: String| Error::RootFile { path: Path::new("/etc").join(name), why };
+    let Some(file) = find(accounts, name).map_err(fault)? else { return Ok(()) };
     let mut reader = BufReader::new(File::from(file).take(MAX_FILE));
     let mut line = Vec::new();
     loop {

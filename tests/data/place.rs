@@ -28,26 +28,68 @@ ln -s /etc/passwd absolute; ln -s ../../../../etc/passwd upwards
 find . -depth -print0 | xargs -0 touch -h -d @1700000000
 "#;
 
+/// Who works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Root,
+    /// A plain user with a range in /etc/subuid (tests/run.sh makes him).
+    User,
+    /// A plain user who has his own id alone.
+    Alone,
+}
+
+pub(crate) const EVERYBODY: [Who; 3] = [Who::Root, Who::User, Who::Alone];
+
+impl Who {
+    /// The beginning of a command line that runs as this user, without anything of the test's environment.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Root => "",
+            Self::User => "setpriv --reuid lamel-test --regid lamel-test --init-groups env -i",
+            Self::Alone => "setpriv --reuid 47110 --regid 47110 --clear-groups env -i",
+        }
+    }
+
+    fn owner(self) -> &'static str {
+        match self {
+            Self::Root => "root:root",
+            Self::User => "lamel-test:lamel-test",
+            Self::Alone => "47110:47110",
+        }
+    }
+}
+
 /// A scratch directory with a store in it, whose commands find the binary under test as `lamel`.
 pub(crate) struct Place {
     pub(crate) scratch: Scratch,
+    who: Who,
 }
 
 impl Place {
-    /// With the image `base:1`.
+    /// With the image `base:1`, as root.
     pub(crate) fn new() -> Self {
+        Self::of(Who::Root)
+    }
+
+    /// The same of a user's own.
+    pub(crate) fn of(who: Who) -> Self {
         let scratch = Scratch::new();
         fs::create_dir(scratch.join("bin")).unwrap();
-        fs::copy(Subject::lamel_bin(), scratch.join("bin/lamel")).unwrap();
-        let place = Self { scratch };
+        if fs::hard_link(Subject::lamel_bin(), scratch.join("bin/lamel")).is_err() {
+            fs::copy(Subject::lamel_bin(), scratch.join("bin/lamel")).unwrap();
+        }
+        let mut place = Self { scratch, who: Who::Root };
         for dir in ["mnt", "mnt2", "tree"] {
             place.scratch.dir(dir);
         }
         place.run(&format!("chmod 755 . && cd tree{TREE}"));
-        place.run(
+        place.run(&format!(
             "tar -C tree --format=pax --xattrs --xattrs-include='*' -S --numeric-owner --sort=name -cf base.tar .
-             lamel import -c 'CMD [\"sh\"]' -c 'ENV A=1' base.tar base:1 > /dev/null",
-        );
+             chown {} . base.tar",
+            who.owner()
+        ));
+        place.who = who;
+        place.run("lamel import -c 'CMD [\"sh\"]' -c 'ENV A=1' base.tar base:1 > /dev/null");
         place
     }
 
@@ -72,19 +114,30 @@ impl Place {
     }
 
     pub(crate) fn outcome(&self, cmd: &str) -> Outcome {
-        sh_timeout(self.scratch.path(), &format!("{}\n{cmd}", self.environment()), LIMIT)
+        if self.who == Who::Root {
+            return sh_timeout(self.scratch.path(), &format!("{}\n{cmd}", self.environment()), LIMIT);
+        }
+        let script = self.join("script");
+        fs::write(&script, format!("set -eu\n{}\n{cmd}\n", self.environment())).unwrap();
+        let line = format!("exec {} PATH=\"$PATH\" bash -o pipefail {}", self.who.prefix(), script.display());
+        sh_timeout(self.scratch.path(), &line, LIMIT)
     }
 
     /// What every command line begins with.
     fn environment(&self) -> String {
         let here = self.scratch.path().display();
-        format!("export PATH={here}/bin:$PATH LAMEL_ROOT=${{LAMEL_ROOT-{here}/store}} LC_ALL=C.UTF-8")
+        format!(
+            "export PATH={here}/bin:$PATH LAMEL_ROOT=${{LAMEL_ROOT-{here}/store}} HOME={here} LC_ALL=C.UTF-8; cd {here}"
+        )
     }
 }
 
-/// Unmounts also when the test fails.
+/// Ends containers and unmounts also when the test fails.
 impl Drop for Place {
     fn drop(&mut self) {
+        if !self.outcome("for id in $(lamel ps -aq); do lamel rm -f $id > /dev/null; done").success() {
+            eprintln!("containers of {} are left", self.scratch.path().display());
+        }
         for mnt in ["mnt", "mnt2"] {
             if self.outcome(&format!("! mountpoint -q {mnt} || lamel umount --lazy {mnt}")).success() {
                 continue;

@@ -31,6 +31,11 @@ fn a_user_without_privileges_has_it_all() {
          getfattr --only-values -n user.note {here}/mnt/special/attr; echo
          {here}/mnt/bin/busybox echo ran; lamel umount {here}/mnt"
     ));
+    // And without a mount.
+    let looked = user("lamel ls -l small:/special | tr -s ' '");
+    for wanted in ["-rwsr-sr-x 1 1000 1000 10 ", "brw-r----- 1 0 0 253, 7 ", "drwx------ 2 5 6 0 "] {
+        assert!(looked.contains(wanted), "{wanted}: {looked}");
+    }
     for wanted in ["special/suid 1000:1000 8ded", "special/disk 0:0 61a0 fd:7", "two words", "ran"] {
         assert!(listing.contains(wanted), "{wanted}: {listing}");
     }

@@ -29,9 +29,7 @@ fn what_is_not_there_is_refused() {
         &["--network", "nowhere"][..],
         &["--security-opt", "apparmor=x"],
         &["--cap-add", "everything"],
-        &["-v", "volume:/x"],
         &["-v", "/etc:/x:O"],
-        &["--mount", "type=volume,dst=/x"],
         &["--userns", "auto"],
         &["--ulimit", "nothing=1"],
         &["--tmpfs", "/x:tmpcopyup"],
@@ -91,6 +89,21 @@ fn users_groups_and_capabilities() {
         assert_eq!(caps(&["--cap-drop", "all"]), [none; 3].join(" "));
         let chown = "0000000000000001";
         assert_eq!(caps(&["--cap-drop", "all", "--cap-add", "chown"]), format!("{none} {chown} {chown}"));
+    }
+}
+
+/// CVE-2022-36109, CVE-2022-2989, CVE-2023-25173: a group that may not, by a file's mode, may not by leaving it either.
+#[test]
+fn a_group_that_is_denied_is_denied() {
+    for who in [Who::Root, Who::User] {
+        let ground = Ground::new(who);
+        fs::write(ground.root().join("etc/passwd"), "root:x:0:0::/:\nme:x:1000:100::/:\n").unwrap();
+        let script = "echo secret > /tmp/denied; chgrp 100 /tmp/denied; chmod 604 /tmp/denied; chmod 777 /tmp";
+        ground.run(&[], script);
+        for user in ["me", "1000:100", "me:users"] {
+            let look = "cat /tmp/denied 2> /dev/null || echo denied; grep ^Groups: /proc/self/status | grep -cw 100";
+            assert_eq!(ground.run(&["-u", user], look), "denied\n1", "{who:?} {user}");
+        }
     }
 }
 
@@ -172,6 +185,29 @@ fn limits_hold() {
         ground.run(&["--ulimit", "nofile=100:200", "--ulimit", "core=0"], "ulimit -n; ulimit -Hn; ulimit -c"),
         "100\n200\n0"
     );
+    let memory = ["-m", "64m", "--memory-reservation", "32m", "--memory-swappiness", "7", "--oom-kill-disable"];
+    let said = ground.run(
+        &memory,
+        "cd /sys/fs/cgroup/memory; cat memory.soft_limit_in_bytes memory.swappiness; grep oom_kill_disable memory.oom_control",
+    );
+    assert_eq!(said, "33554432\n7\noom_kill_disable 1");
+    let disk = sh("lsblk -dnpo NAME | head -1");
+    let at = |rate: &str| format!("{disk}:{rate}");
+    let (bytes, count) = (at("1m"), at("100"));
+    let said = ground.run(
+        &[
+            "--device-read-bps",
+            &bytes,
+            "--device-write-bps",
+            &bytes,
+            "--device-read-iops",
+            &count,
+            "--device-write-iops",
+            &count,
+        ],
+        "cd /sys/fs/cgroup/blkio; cat blkio.throttle.*_device | cut -d' ' -f2 | tr '\\n' ' '",
+    );
+    assert_eq!(said, "1048576 100 1048576 100");
     assert_eq!(ground.run(&["--shm-size", "1m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "1024");
     assert_eq!(ground.run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
 }
@@ -180,7 +216,16 @@ fn limits_hold() {
 fn a_limit_that_a_plain_user_cannot_have_is_refused() {
     for who in [Who::User, Who::Alone] {
         let ground = Ground::new(who);
-        ground.refused(&["-m", "64m"], &["plain user"]);
+        for limit in [
+            &["-m", "64m"][..],
+            &["--cpus", "0.5"],
+            &["--cpu-shares", "512"],
+            &["--cpuset-cpus", "0"],
+            &["--pids-limit", "20"],
+            &["--blkio-weight", "100"],
+        ] {
+            ground.refused(limit, &["plain user"]);
+        }
     }
 }
 
@@ -241,6 +286,12 @@ fn devices_are_given_by_name() {
         "opened"
     );
     assert_eq!(ground.run(&["--device", "/dev/fuse:/dev/renamed"], "stat -c %t:%T /dev/renamed"), "a:e5");
+    // A directory has all of its devices; a rule lets one be used that is made inside.
+    assert_eq!(ground.run(&["--device", "/dev/net:/dev/given"], "stat -c %t:%T /dev/given/tun"), "a:c8");
+    let make =
+        "mknod /tmp/fuse c 10 229; dd if=/tmp/fuse of=/dev/null count=0 2> /dev/null && echo opened || echo refused";
+    assert_eq!(ground.run(&[], make), "refused");
+    assert_eq!(ground.run(&["--device-cgroup-rule", "c 10:229 rwm"], make), "opened");
     let user = Ground::new(Who::User);
     assert_eq!(user.run(&["--device", "/dev/fuse"], "stat -c %t:%T /dev/fuse"), "a:e5");
 }
@@ -265,6 +316,8 @@ fn an_init_reaps_and_hands_signals_on() {
         // init, the shell, ls, wc; the orphan was reaped; what init has in memory is nobody's to read.
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!((lines[0], lines[2]), ("lamel-init", "0"), "{who:?}: {said}");
+        // Neither are the words that lamel was given.
+        assert_eq!(ground.run(&["--init", "-e", "A=word"], "tr -d '\\0' < /proc/1/cmdline"), "lamel-init", "{who:?}");
         assert!(lines[1].parse::<u32>().unwrap() <= 4, "{who:?}: {said}");
     }
 }

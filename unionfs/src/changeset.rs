@@ -167,6 +167,9 @@ impl Stack {
     }
 }
 
+/// Names and values of extended attributes.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An object of a stack, as a mount shows it.
 pub struct Object<'a> {
     union: &'a UnionFs,
@@ -194,7 +197,7 @@ impl Object<'_> {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn xattrs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WalkError> {
+    pub fn xattrs(&self) -> Result<Xattrs, WalkError> {
         let read = || {
             let names = self.union.listxattr(&self.inode)?;
             let mut xattrs = Vec::new();

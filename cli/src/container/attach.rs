@@ -143,6 +143,9 @@ impl Stay {
                             line.ask(&Request::Input(passed)).ok();
                         }
                         if leave {
+                            drop(raw);
+                            // The cursor is where the container left it.
+                            show(line, Stream::Err, b"\nlamel: left it running; `lamel attach` comes back\n")?;
                             return Ok(Left::Detached);
                         }
                     }

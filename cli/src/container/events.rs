@@ -234,7 +234,10 @@ impl Reader {
                 let here = file.get_ref().metadata()?;
                 match fs::metadata(&self.path) {
                     // Another one was begun.
-                    Ok(now) if (now.dev(), now.ino()) != (here.dev(), here.ino()) => self.file = None,
+                    Ok(now) if (now.dev(), now.ino()) != (here.dev(), here.ino()) => {
+                        self.file = None;
+                        self.part.clear();
+                    }
                     _ => return Ok(events),
                 }
             }

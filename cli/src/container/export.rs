@@ -34,7 +34,10 @@ pub(crate) fn export(store: &StoreArgs, record: &Record, output: &Path) -> Resul
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(record.root(), flags, Mode::empty());
         let dir = dir.with_context(|| record.root().display().to_string())?;
-        return write_archive(&output, |out| Ok(drop(export_dir(dir, out)?)));
+        return write_archive(&output, |out| {
+            export_dir(dir, out)?;
+            Ok(())
+        });
     }
     let layers = Layers::of(store, record)?;
     let running = Running::hold(record, false)?;

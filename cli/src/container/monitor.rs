@@ -127,16 +127,28 @@ impl Parting {
         match self {
             Self::None => return Ok(()),
             Self::Mounts => unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?,
-            Self::User { .. } => {
+            Self::User { uids, gids } => {
                 unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
                     .context("a user namespace (sysctl user.max_user_namespaces, or the host's policy)")?;
                 await_maps(line)?;
+                if [uids, gids].iter().all(|maps| maps.iter().any(|map| map.container_id() == 0)) {
+                    become_root().context("becoming root of the user namespace")?;
+                }
             }
         }
         // What the host mounts and unmounts is so in here too, and nothing of here is outside.
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .context("parting the mounts from the host's")
     }
+}
+
+/// Who makes files in others' names has to come back to root: only root has all capabilities when it comes back.
+fn become_root() -> Result<(), rustix::io::Errno> {
+    use rustix::fs::{Gid, Uid};
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    // That closed its part of /proc, through which its children get their ids.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
 }
 
 /// The caller's half of [`await_maps`]. If the monitor fails before it asks, its pipe tells why.

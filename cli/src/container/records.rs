@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::names;
 use super::record::{Hold, Record};
-use super::remove::remove_tree;
+use super::remove::{Ids, remove, remove_tree};
 use super::settings::Settings;
 use super::state::State;
 
@@ -137,6 +137,7 @@ impl Containers {
     /// Removes a container, whose lock the caller holds, with everything in its directory.
     pub(crate) fn remove(&self, record: &Record, hold: Hold) -> Result<()> {
         let hidden = self.hidden(record.id());
+        let ids = record.spec().ok().as_ref().and_then(Ids::of);
         {
             let _lock = self.lock()?;
             let name =
@@ -146,7 +147,7 @@ impl Containers {
                 fs::remove_file(self.name_file(&name)).ok();
             }
         }
-        let removed = remove_tree(&hidden).with_context(|| format!("removing {}", hidden.display()));
+        let removed = remove_tree(&hidden, ids.as_ref()).with_context(|| format!("removing {}", hidden.display()));
         drop(hold);
         removed
     }
@@ -163,8 +164,9 @@ impl Containers {
                 // The lock is removed with the rest, in any order.
                 Err(error) => error.kind() == ErrorKind::NotFound,
             };
-            if is_free && let Err(error) = remove_tree(&entry.path()) {
-                tracing::warn!("removing {}: {error}", entry.path().display());
+            let ids = || Ids::of(&super::state::read(&entry.path().join("config.json")).ok()?);
+            if is_free && let Err(error) = remove_tree(&entry.path(), ids().as_ref()) {
+                tracing::warn!("removing {}: {error:#}", entry.path().display());
             }
         }
     }
@@ -250,7 +252,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if self.hold.is_some()
-            && let Err(error) = remove_tree(self.record.dir())
+            && let Err(error) = remove(self.record.dir())
         {
             tracing::warn!("removing {}: {error}", self.record.dir().display());
         }

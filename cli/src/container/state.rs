@@ -1,7 +1,9 @@
 //! `state.json`: what changes while a container lives. Its monitor alone writes it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +15,9 @@ use super::settings::Port;
 
 /// Bytes of a file of the state that are read.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A monitor has no umask. Its user reads what it wrote as another of his ids; others do not come into the directory.
+const MODE: u32 = 0o644;
 
 /// The exit code of a container whose monitor was killed: with it the kernel killed the container.
 pub(crate) const KILLED: i32 = 137;
@@ -129,7 +134,6 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
 
 /// Reads a file of the state.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    use std::io::Read as _;
     let shown = || path.display().to_string();
     let mut text = String::new();
     fs::File::open(path).with_context(shown)?.take(MAX_FILE).read_to_string(&mut text).with_context(shown)?;
@@ -144,7 +148,11 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
     let text = serde_json::to_vec_pretty(value).with_context(shown)?;
-    let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, path));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
+        file.write_all(&text)
+    };
+    let written = write().and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         fs::remove_file(&draft).ok();
     }

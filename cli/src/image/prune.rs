@@ -15,7 +15,7 @@ use crate::output::print;
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// All images that are not mounted, also those with a name
+    /// All images that are not mounted and of which there are no containers, also those with a name
     #[arg(short, long)]
     all: bool,
     /// Taken for the sake of scripts: nothing is asked
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 /// Prunes.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let store = args.store.open()?;
+    let store = crate::container::store_to_clean(&args.store)?;
     let which = if args.all { Prune::Unused } else { Prune::Unnamed };
     let collected = match store.prune(which, false)? {
         Some(collected) => collected,

@@ -12,7 +12,7 @@ use crate::output::print;
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// Also images that are mounted, and all names of one that is given by its id
+    /// Also images that are mounted or that containers are made of, and all names of one that is given by its id
     #[arg(short, long)]
     force: bool,
     /// Names or ids of images
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 /// Removes.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let store = args.store.open()?;
+    let store = crate::container::store_to_clean(&args.store)?;
     let mut lines = Vec::new();
     let mut failed = Vec::new();
     for text in &args.images {
@@ -53,7 +53,7 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<String>> {
     }
     let last = by_name.is_none() || others.len() == 1;
     if last && !force && store.is_in_use(&digest)? {
-        bail!("{text} is mounted: unmount it, or remove it with --force");
+        bail!("{text} is mounted, or a container is made of it: remove that first, or the image with --force");
     }
     let writer = store.writer()?;
     let gone = match by_name {

@@ -12,6 +12,9 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What docker says of a terminal that it makes.
+pub(crate) const TERM: &str = "xterm";
+
 /// Options of the environment.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct EnvironmentArgs {
@@ -39,7 +42,7 @@ impl EnvironmentArgs {
         let mut variables =
             BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname.to_owned())]);
         if tty {
-            variables.insert("TERM".to_owned(), "xterm".to_owned());
+            variables.insert("TERM".to_owned(), TERM.to_owned());
         }
         // An image says what it says: nothing of this environment goes in by its words.
         for (name, value) in
@@ -47,6 +50,11 @@ impl EnvironmentArgs {
         {
             variables.insert(name.to_owned(), value.to_owned());
         }
+        self.over(variables)
+    }
+
+    /// What was asked for, on top of these.
+    pub(crate) fn over(&self, mut variables: BTreeMap<String, String>) -> Result<Vec<String>> {
         for path in &self.env_file {
             let text = read(path).with_context(|| format!("--env-file {}", path.display()))?;
             for (number, line) in text.lines().enumerate() {

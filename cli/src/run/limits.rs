@@ -1,9 +1,12 @@
 //! Limits: memory, processors, processes, files.
 
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::oci::{
-    LinuxBlockIoBuilder, LinuxCpu, LinuxCpuBuilder, LinuxMemory, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    LinuxBlockIo, LinuxCpu, LinuxCpuBuilder, LinuxMemory, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
+    LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDevice, LinuxWeightDeviceBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType,
 };
 
 /// The period of --cpus, in microseconds.
@@ -23,6 +26,12 @@ pub(crate) struct LimitArgs {
     /// Memory that is taken back first when the host runs short
     #[arg(long, value_name = "BYTES")]
     memory_reservation: Option<String>,
+    /// How readily the kernel swaps memory out, 0 to 100 (cgroup v1 alone)
+    #[arg(long, value_name = "NUMBER")]
+    memory_swappiness: Option<u64>,
+    /// Stop the container, instead of killing in it, when its memory is used up (cgroup v1 alone)
+    #[arg(long, requires = "memory")]
+    oom_kill_disable: bool,
     /// Most processors at a time, as 1.5
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_period", "cpu_quota"])]
     cpus: Option<f64>,
@@ -44,6 +53,21 @@ pub(crate) struct LimitArgs {
     /// Share of disk time, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
+    /// The same on one block device
+    #[arg(long, value_name = "DEVICE:WEIGHT")]
+    blkio_weight_device: Vec<String>,
+    /// Most bytes a second read from a block device
+    #[arg(long, value_name = "DEVICE:BYTES")]
+    device_read_bps: Vec<String>,
+    /// Most bytes a second written to a block device
+    #[arg(long, value_name = "DEVICE:BYTES")]
+    device_write_bps: Vec<String>,
+    /// Most reads a second from a block device
+    #[arg(long, value_name = "DEVICE:NUMBER")]
+    device_read_iops: Vec<String>,
+    /// Most writes a second to a block device
+    #[arg(long, value_name = "DEVICE:NUMBER")]
+    device_write_iops: Vec<String>,
     /// Most processes and threads; -1 for any
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
@@ -71,13 +95,43 @@ impl LimitArgs {
         if let Some(limit) = self.pids_limit {
             resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
         }
-        if let Some(weight) = self.blkio_weight {
-            if !(10..=1000).contains(&weight) {
-                bail!("--blkio-weight is 10 to 1000");
-            }
-            resources.set_block_io(Some(LinuxBlockIoBuilder::default().weight(weight).build()?));
-        }
+        resources.set_block_io(self.block_limits()?);
         Ok(resources)
+    }
+
+    fn block_limits(&self) -> Result<Option<LinuxBlockIo>> {
+        let mut io = LinuxBlockIo::default();
+        let in_range = |weight: &u16| (10..=1000).contains(weight);
+        if self.blkio_weight.as_ref().is_some_and(|weight| !in_range(weight)) {
+            bail!("--blkio-weight is 10 to 1000");
+        }
+        io.set_weight(self.blkio_weight);
+        let weight = |text: &String| -> Result<LinuxWeightDevice> {
+            let (major, minor, weight) = on_device(text)?;
+            let weight = weight.parse().ok().filter(in_range).context("a weight is 10 to 1000")?;
+            Ok(LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(weight).build()?)
+        };
+        let weights: Result<Vec<_>> = self
+            .blkio_weight_device
+            .iter()
+            .map(|t| weight(t).with_context(|| format!("--blkio-weight-device {t}")))
+            .collect();
+        let throttles = |option: &str, texts: &[String], rate: fn(&str) -> Result<u64>| {
+            let throttle = |text: &String| -> Result<LinuxThrottleDevice> {
+                let (major, minor, value) = on_device(text)?;
+                Ok(LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate(&value)?).build()?)
+            };
+            let found: Result<Vec<_>> =
+                texts.iter().map(|text| throttle(text).with_context(|| format!("--{option} {text}"))).collect();
+            found.map(|found| Some(found).filter(|found| !found.is_empty()))
+        };
+        let count = |text: &str| text.parse().with_context(|| format!("{text}: no number"));
+        io.set_weight_device(Some(weights?).filter(|weights| !weights.is_empty()))
+            .set_throttle_read_bps_device(throttles("device-read-bps", &self.device_read_bps, bytes)?)
+            .set_throttle_write_bps_device(throttles("device-write-bps", &self.device_write_bps, bytes)?)
+            .set_throttle_read_iops_device(throttles("device-read-iops", &self.device_read_iops, count)?)
+            .set_throttle_write_iops_device(throttles("device-write-iops", &self.device_write_iops, count)?);
+        Ok((io != LinuxBlockIo::default()).then_some(io))
     }
 
     fn memory_limits(&self) -> Result<Option<LinuxMemory>> {
@@ -99,6 +153,15 @@ impl LimitArgs {
         }
         if let Some(text) = &self.memory_reservation {
             memory = memory.reservation(signed(text).context("--memory-reservation")?);
+        }
+        if let Some(swappiness) = self.memory_swappiness {
+            if swappiness > 100 {
+                bail!("--memory-swappiness is 0 to 100");
+            }
+            memory = memory.swappiness(swappiness);
+        }
+        if self.oom_kill_disable {
+            memory = memory.disable_oom_killer(true);
         }
         let memory = memory.build()?;
         Ok((memory != LinuxMemory::default()).then_some(memory))
@@ -157,6 +220,17 @@ impl LimitArgs {
             score => Ok(score),
         }
     }
+}
+
+/// `DEVICE:VALUE`: the numbers of a block device of the host, and the value.
+fn on_device(text: &str) -> Result<(i64, i64, String)> {
+    let (path, value) = text.rsplit_once(':').context("needs DEVICE:VALUE")?;
+    let meta = std::fs::metadata(path).with_context(|| path.to_owned())?;
+    if !meta.file_type().is_block_device() {
+        bail!("{path} is no block device");
+    }
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    Ok((major.into(), minor.into(), value.to_owned()))
 }
 
 /// A list of numbers, which the kernel reads itself.
@@ -259,8 +333,12 @@ mod tests {
             LimitArgs { memory: Some("1m".to_owned()), ..Default::default() },
             LimitArgs { memory: Some("64m".to_owned()), memory_swap: Some("32m".to_owned()), ..Default::default() },
             LimitArgs { cpus: Some(0.0), ..Default::default() },
+            LimitArgs { memory_swappiness: Some(101), ..Default::default() },
             LimitArgs { cpuset_cpus: Some("0;1".to_owned()), ..Default::default() },
             LimitArgs { blkio_weight: Some(1), ..Default::default() },
+            LimitArgs { device_read_bps: vec!["/dev/null:1m".to_owned()], ..Default::default() },
+            LimitArgs { device_write_iops: vec!["/dev/nowhere:1".to_owned()], ..Default::default() },
+            LimitArgs { blkio_weight_device: vec!["/dev/null".to_owned()], ..Default::default() },
         ] {
             assert!(args.resources().is_err(), "{args:?}");
         }

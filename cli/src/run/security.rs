@@ -54,6 +54,9 @@ pub(crate) struct SecurityArgs {
     /// Give a device of the host; access: r, w, m
     #[arg(long, value_name = "HOST[:CONTAINER][:ACCESS]")]
     device: Vec<String>,
+    /// Let devices be used that the container makes itself; * for any number
+    #[arg(long, value_name = "TYPE MAJOR:MINOR ACCESS")]
+    device_cgroup_rule: Vec<String>,
 }
 
 /// Privileges, as the configuration has them.
@@ -140,10 +143,15 @@ impl SecurityArgs {
         let mut rules = default_rules()?;
         let mut devices = Vec::new();
         for text in &self.device {
-            let (device, access) = named_device(text).with_context(|| format!("--device {text}"))?;
-            let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(device.typ()).major(device.major());
-            rules.push(rule.minor(device.minor()).access(access).build()?);
-            devices.push(device);
+            let (named, access) = named_devices(text).with_context(|| format!("--device {text}"))?;
+            for device in &named {
+                let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(device.typ()).major(device.major());
+                rules.push(rule.minor(device.minor()).access(access.clone()).build()?);
+            }
+            devices.extend(named);
+        }
+        for text in &self.device_cgroup_rule {
+            rules.push(device_rule(text).with_context(|| format!("--device-cgroup-rule {text:?}"))?);
         }
         Ok((devices, rules))
     }
@@ -216,7 +224,30 @@ fn device(host: &Path, inside: &Path) -> Result<Option<LinuxDevice>> {
     Ok(Some(device.file_mode(meta.mode() & 0o7777).uid(meta.uid()).gid(meta.gid()).build()?))
 }
 
-fn named_device(text: &str) -> Result<(LinuxDevice, String)> {
+/// `c 10:200 rwm`, as docker writes it.
+fn device_rule(text: &str) -> Result<LinuxDeviceCgroup> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [kind, numbers, access] = *words.as_slice() else { bail!("needs TYPE MAJOR:MINOR ACCESS") };
+    let (major, minor) = numbers.split_once(':').context("needs MAJOR:MINOR")?;
+    let number = |text: &str| match text {
+        "*" => Ok(-1),
+        number => number.parse::<u32>().map(i64::from).with_context(|| format!("{number}: no number")),
+    };
+    let kind = match kind {
+        "a" if (major, minor, access) == ("*", "*", "rwm") => LinuxDeviceType::A,
+        "b" => LinuxDeviceType::B,
+        "c" => LinuxDeviceType::C,
+        _ => bail!("the type is b or c, or it is a *:* rwm"),
+    };
+    if access.is_empty() || !access.chars().all(|c| "rwm".contains(c)) {
+        bail!("access is made of r, w and m");
+    }
+    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).major(number(major)?).minor(number(minor)?);
+    Ok(rule.access(access).build()?)
+}
+
+/// A device, or all those in a directory.
+fn named_devices(text: &str) -> Result<(Vec<LinuxDevice>, String)> {
     let parts: Vec<&str> = text.split(':').collect();
     let is_access = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
     let (host, inside, access) = match *parts.as_slice() {
@@ -229,12 +260,25 @@ fn named_device(text: &str) -> Result<(LinuxDevice, String)> {
     if !Path::new(inside).is_absolute() {
         bail!("{inside} must be absolute");
     }
-    let host = fs::canonicalize(host)?;
-    let device = device(&host, Path::new(inside))?.with_context(|| format!("{} is no device", host.display()))?;
-    if !rustix::process::geteuid().is_root() && host != Path::new(inside) {
+    let (host, inside) = (fs::canonicalize(host)?, Path::new(inside));
+    if !rustix::process::geteuid().is_root() && host != inside {
         bail!("a plain user's container can have a device under its own path alone");
     }
-    Ok((device, access.to_owned()))
+    if !host.is_dir() {
+        let device = device(&host, inside)?.with_context(|| format!("{} is no device", host.display()))?;
+        return Ok((vec![device], access.to_owned()));
+    }
+    let mut found = host_devices(&host)?;
+    for device in &mut found {
+        if let Ok(below) = device.path().strip_prefix(&host) {
+            let path = inside.join(below);
+            device.set_path(path);
+        }
+    }
+    if found.is_empty() {
+        bail!("{} has no device in it", host.display());
+    }
+    Ok((found, access.to_owned()))
 }
 
 /// All devices of the host, but for those that a container has of its own.
@@ -292,12 +336,24 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_named_with_place_and_access() {
-        let (null, access) = named_device("/dev/null:rw").unwrap();
-        assert_eq!((null.major(), null.minor(), access.as_str()), (1, 3, "rw"));
-        for text in ["/etc/passwd", "/dev/null:x:y", "/dev/null:relative", "/nowhere"] {
-            assert!(named_device(text).is_err(), "{text}");
+    fn rules_of_devices_as_docker_writes_them() {
+        let rule = device_rule("c 10:* rw").unwrap();
+        assert_eq!((rule.typ(), rule.major(), rule.minor()), (Some(LinuxDeviceType::C), Some(10), Some(-1)));
+        assert!(device_rule("a *:* rwm").is_ok());
+        for text in ["", "c 10:200", "c 10 rwm", "x 1:2 r", "c 1:2 x", "a 1:2 rwm", "c 1:-2 r", "b x:1 r"] {
+            assert!(device_rule(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn devices_are_named_with_place_and_access() {
+        let (null, access) = named_devices("/dev/null:rw").unwrap();
+        assert_eq!((null[0].major(), null[0].minor(), access.as_str()), (1, 3, "rw"));
+        for text in ["/etc/passwd", "/dev/null:x:y", "/dev/null:relative", "/nowhere", "/etc"] {
+            assert!(named_devices(text).is_err(), "{text}");
+        }
+        let (all, _) = named_devices("/dev:/dev/host").unwrap();
+        assert!(all.iter().any(|device| device.path() == Path::new("/dev/host/null")), "{all:?}");
         assert!(host_devices(Path::new("/dev")).unwrap().iter().any(|d| d.path() == Path::new("/dev/null")));
     }
 }

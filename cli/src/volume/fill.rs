@@ -11,10 +11,10 @@ use lamel_image::view::{Object, View, ViewError};
 use rustix::fs::{Mode, OFlags};
 
 use super::store::Volume;
+use crate::container::copy::root::Root;
+use crate::container::copy::through_pipe;
+use crate::container::copy::unpack::{Owner, Unpack};
 use crate::container::namespace::{self, Ids};
-use crate::copy::root::Root;
-use crate::copy::through_pipe;
-use crate::copy::unpack::{Owner, Unpack};
 use crate::run::identity::Maps;
 
 /// Where a container's files are before it is started.
@@ -38,7 +38,7 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
             let opened = store.open_image(image)?;
             let view = View::new(opened.layer.clone());
             match view.resolve(path.as_os_str().as_encoded_bytes(), true) {
-                Ok(found) if found.attr.is_dir() => Source::Image(opened, view, found),
+                Ok(found) if found.attr.is_dir() => Source::Image(Box::new((opened, view, found))),
                 Ok(_) | Err(ViewError::NotFound(_) | ViewError::NotDirectory(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
@@ -62,7 +62,7 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
 
 /// A directory that was found.
 enum Source {
-    Image(Opened, View, Object),
+    Image(Box<(Opened, View, Object)>),
     Directory(OwnedFd),
 }
 
@@ -73,8 +73,14 @@ impl Source {
         let unpack = Unpack { root: &root, base: ".".into(), owner: Owner::Kept, with_root: true };
         through_pipe(
             |out| match self {
-                Self::Image(_in_use, view, top) => Ok(export_from(&view, top, out)?),
-                Self::Directory(dir) => Ok(drop(export_tree(dir, b".", Mounts::Skip, out)?)),
+                Self::Image(found) => {
+                    let (_in_use, view, top) = *found;
+                    Ok(export_from(&view, top, out)?)
+                }
+                Self::Directory(dir) => {
+                    export_tree(dir, b".", Mounts::Skip, out)?;
+                    Ok(())
+                }
             },
             |tar| unpack.run(tar).map(drop),
         )

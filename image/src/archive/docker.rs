@@ -24,6 +24,14 @@ fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Reads a list for the fuzz targets.
+pub(crate) fn fuzz_list(bytes: &[u8]) {
+    let Ok(items) = crate::manifest::parse::<Vec<Item>>("manifest", bytes, MAX_MANIFEST) else { return };
+    for item in items {
+        item.repo_tags.iter().for_each(|tag| crate::fuzz::reference(tag));
+    }
+}
+
 /// Takes in all images of an archive.
 pub(super) fn images(members: &Members, writer: &Writer<'_>) -> Result<Vec<Loaded>> {
     let name = "manifest.json";

@@ -21,6 +21,7 @@ mod v1;
 use std::io;
 
 pub use change::{Change, ChangeError};
+pub(crate) use docker::fuzz_list;
 pub use export::{ExportError, Exported, Mounts, export, export_dir, export_from, export_tree};
 pub use import::{Import, import};
 pub use load::{Loaded, load};

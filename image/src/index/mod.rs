@@ -8,6 +8,7 @@
 mod draft;
 mod error;
 mod format;
+pub(crate) mod fuzz;
 mod limits;
 mod merge;
 mod node;

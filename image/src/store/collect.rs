@@ -81,7 +81,7 @@ impl Store {
         for image in own {
             let goes = match which {
                 Prune::Garbage => false,
-                Prune::Unnamed => image.name.is_none(),
+                Prune::Unnamed => image.name.is_none() && !self.is_kept(&image.descriptor.digest)?,
                 Prune::Unused => !self.is_in_use(&image.descriptor.digest)?,
             };
             if goes {
@@ -99,11 +99,26 @@ impl Store {
         Ok(())
     }
 
-    /// Whether an image, or one of an index, is mounted.
+    /// Whether an image, or one of an index, is among the kept.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_kept(&self, digest: &Digest) -> Result<bool> {
+        let mut needed = Needed::default();
+        if !self.kept.is_empty() {
+            self.mark(digest, true, 0, &mut needed)?;
+        }
+        Ok(self.kept.iter().any(|kept| needed.blobs.contains(kept)))
+    }
+
+    /// Whether an image, or one of an index, is mounted or kept.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn is_in_use(&self, digest: &Digest) -> Result<bool> {
+        if self.is_kept(digest)? {
+            return Ok(true);
+        }
         let mut needed = Needed::default();
         self.mark(digest, true, 0, &mut needed)?;
         Ok(needed.stacks.iter().any(|chain_id| {
@@ -117,6 +132,7 @@ impl Store {
         for image in self.images()?.iter().filter(|image| !image.additional) {
             self.mark(&image.descriptor.digest, true, 0, &mut needed)?;
         }
+        self.kept.iter().try_for_each(|kept| self.mark(kept, true, 0, &mut needed))?;
         Ok(needed)
     }
 

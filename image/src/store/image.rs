@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Result, StoreError, at};
@@ -135,8 +135,30 @@ impl Store {
     fn open_merged(&self, image: &Image) -> Option<Opened> {
         let (index, in_use) = self.open_stack(&image.chain_id())?;
         let layers = image.diff_ids().iter().map(|diff_id| self.layer_at(diff_id)).collect::<Option<Vec<_>>>()?;
-        let layer = stack::open(self.root(), &layers, &index).ok()?;
+        let layer = stack::open(&self.own.stack(&image.chain_id()), &layers, &index).ok()?;
         Some(Opened { layer: Arc::new(layer), _in_use: in_use })
+    }
+
+    /// The image whose layers a mount names as its source, if this store still has it.
+    ///
+    /// # Errors
+    /// The images cannot be listed.
+    pub fn image_of_source(&self, source: &Path) -> Result<Option<Image>> {
+        for named in self.images()? {
+            let descriptor = named.descriptor;
+            let parts = match self.document(&descriptor) {
+                Ok(Document::Index(index)) => index.manifests,
+                Ok(Document::Manifest(_)) => vec![descriptor],
+                // One that is damaged is not mounted.
+                Err(_) => continue,
+            };
+            let images = parts.iter().filter_map(|part| self.image(part, &Platform::host()).ok());
+            let found = images.into_iter().find(|image| self.own.stack(&image.chain_id()) == source);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Opens each of an image's layers by itself, the bottom one first; [`Store::open_image`] made what was missing.

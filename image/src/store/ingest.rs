@@ -177,6 +177,7 @@ impl Writer<'_> {
         let made = feed.take_in(self)?;
         let blob = LayerBlob { digest: made.digest, size: feed.hasher.len(), diff_id: made.diff_id };
         let layer = Layer { blob, compression: made.compression };
+        file.sync_data().map_err(at("fsync", &path))?;
         made.publish(self, &blob, &path)?;
         publish(&path, &self.store.own.blob(&blob.digest))?;
         Ok(layer)
@@ -222,6 +223,8 @@ impl Ingest {
         let mut feed = Feed::new(Some(kept), rest, Some(&self.wanted), Some((&self.partial, &self.partial_path)));
         let made = feed.take_in(writer)?;
         let layer = Layer { blob: self.wanted, compression: made.compression };
+        // A name on the disk for data that is not there would outlive a power failure.
+        self.partial.sync_data().map_err(at("fsync", &self.partial_path))?;
         // The layer first: where a blob is, its layer is, unless somebody else put the blob there.
         made.publish(writer, &self.wanted, &self.partial_path)?;
         publish(&self.partial_path, &self.blob_path)?;
@@ -357,12 +360,18 @@ impl Unpacked {
     fn make<R: Read + Send>(feed: &mut Feed<'_, R>, writer: &Writer<'_>) -> Result<Self> {
         let dir = writer.staging.path();
         fs::create_dir(&dir).map_err(at("mkdir", &dir))?;
-        let source = Decompressed::new(&mut *feed, Expansion::default()).map_err(IndexError::Read)?;
-        let compression = source.compression;
-        let mut tar = Tar::new(compression, &dir)?;
-        // What comes is hashed, kept and decompressed in one thread, and what that gives in another one.
-        let built = read_ahead(source, |source| tar.index(source))?;
-        let unpacked = tar.hasher.take().map(Hasher::finish);
+        // What comes is hashed and kept in one thread, decompressed in a second one, and what that gives is hashed, kept
+        // and indexed in this one: decompression, which takes longest, is in nobody's way.
+        let (compression, built, unpacked) = read_ahead(&mut *feed, |blob| {
+            let mut source = Decompressed::new(blob, Expansion::default()).map_err(IndexError::Read)?;
+            let compression = source.compression;
+            let mut tar = Tar::new(compression, &dir)?;
+            let built = match compression {
+                Compression::Plain => tar.index(&mut source)?,
+                _ => read_ahead(source, |source| tar.index(source))?,
+            };
+            Ok::<_, StoreError>((compression, built, tar.hasher.take().map(Hasher::finish)))
+        })?;
         // Nothing is left of it but for compressed streams that end before their source.
         io::copy(feed, &mut io::sink()).map_err(IndexError::Read)?;
         let digest = feed.hasher.clone().finish();

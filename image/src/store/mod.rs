@@ -22,8 +22,9 @@
 //! | `stacks/sha256/CHAINID` | while the image is mounted | to see whether it is |
 //! | `tmp/*/lock` | | by the process that works there |
 //!
-//! They are taken in this order. Large files are not flushed to the disk, as engines do not: what a power failure cut
-//! off is found by its length when it is opened, or by [`Store::verify`].
+//! They are taken in this order. A blob is on the disk before it has its name, and all blobs of an image have theirs
+//! before the image has one. `layers`, `stacks` and `partial` are not flushed: what a power failure cut off is found by
+//! its length or checksum when it is opened, and made again.
 //!
 //! Reading order: `staging`, `blob`, `ingest`, `names`, `image`, `collect`, `verify`.
 
@@ -93,9 +94,14 @@ impl Root {
         self.0.join(name)
     }
 
-    fn by_digest(&self, kind: &str, digest: &Digest) -> PathBuf {
+    fn by_digest_dir(&self, kind: &str) -> PathBuf {
         let mut path = self.0.join(kind);
         path.push(ALGORITHM);
+        path
+    }
+
+    fn by_digest(&self, kind: &str, digest: &Digest) -> PathBuf {
+        let mut path = self.by_digest_dir(kind);
         path.push(digest.hex());
         path
     }
@@ -143,6 +149,8 @@ pub struct Store {
     own: Root,
     /// Searched in this order; never written.
     additional: Vec<Root>,
+    /// Manifests that are needed, whether they have a name or not.
+    kept: Vec<Digest>,
 }
 
 impl Store {
@@ -161,7 +169,12 @@ impl Store {
         staging::sweep(&own.join(TMP));
         let additional: Vec<Root> = additional.iter().cloned().map(Root).collect();
         additional.iter().try_for_each(Root::check_layout)?;
-        Ok(Self { own, additional })
+        Ok(Self { own, additional, kept: Vec::new() })
+    }
+
+    /// Says that the images of these manifests are in use, as by containers: what they need is not removed.
+    pub fn keep(&mut self, manifests: impl IntoIterator<Item = Digest>) {
+        self.kept.extend(manifests);
     }
 
     /// Where it lies.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Result, StoreError, at};
 use super::lock::{self, Mode};
-use super::staging::Staging;
+use super::staging::{Staging, sync_dir};
 use super::{Root, Store, Writer, blob};
 use crate::Digest;
 use crate::manifest::{Descriptor, Document, Index, MAX_MANIFEST, ManifestError, media};
@@ -178,7 +178,10 @@ pub(super) fn edit<T>(
             let source = ManifestError::TooLong { what, found, limit };
             return Err(StoreError::Layout { path: root.index(), source });
         }
+        // Blobs lie on the disk before they get their name; their names come before those of the images that need them.
+        sync_dir(&root.by_digest_dir("blobs"))?;
         staging.publish_bytes(&bytes, &root.index())?;
+        sync_dir(&root.0)?;
     }
     Ok(result)
 }

@@ -54,7 +54,7 @@ impl Staging {
         Ok((path, file))
     }
 
-    /// Writes a small file whole and durably, and gives it its name; one that has it is replaced.
+    /// Writes a small file whole, has it on the disk, and gives it its name; one that has it is replaced.
     pub(super) fn publish_bytes(&self, bytes: &[u8], place: &Path) -> Result<()> {
         let (path, mut file) = self.file()?;
         file.write_all(bytes).and_then(|()| file.sync_data()).map_err(at("write", &path))?;
@@ -101,6 +101,11 @@ impl Drop for Staging {
 /// Gives a file its name.
 pub(super) fn publish(path: &Path, place: &Path) -> Result<()> {
     fs::rename(path, place).map_err(at("rename to", place))
+}
+
+/// Has the names in a directory on the disk.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("fsync", dir))
 }
 
 /// Gives a directory its name, unless another process was faster; what is made there is the same.

@@ -6,6 +6,8 @@
 //! parent lives; what a killed parent left is removed by the next one.
 
 mod devices;
+mod follow;
+mod usage;
 mod v1;
 mod v2;
 
@@ -15,10 +17,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 
+pub(crate) use follow::{follow, is_frozen, memberships};
+pub use usage::Usage;
 pub(crate) use v1::Hierarchy;
 
 /// How the names of groups begin that lamel makes of itself.
@@ -247,6 +251,41 @@ fn sweep(parent: &Path) {
     }
 }
 
+/// What may be limited of the I/O on a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Throttled {
+    ReadBytes,
+    WrittenBytes,
+    Reads,
+    Writes,
+}
+
+/// The limits of I/O, one for each device.
+fn throttles(io: &LinuxBlockIo) -> impl Iterator<Item = (Throttled, &LinuxThrottleDevice)> {
+    [
+        (Throttled::ReadBytes, io.throttle_read_bps_device()),
+        (Throttled::WrittenBytes, io.throttle_write_bps_device()),
+        (Throttled::Reads, io.throttle_read_iops_device()),
+        (Throttled::Writes, io.throttle_write_iops_device()),
+    ]
+    .into_iter()
+    .flat_map(|(what, devices)| devices.iter().flatten().map(move |device| (what, device)))
+}
+
+/// The lines of a file of weights: one for all devices, and those of single ones.
+fn weights(io: &LinuxBlockIo) -> Vec<String> {
+    let devices = io.weight_device().iter().flatten();
+    let lines =
+        devices.filter_map(|device| Some(format!("{}:{} {}", device.major(), device.minor(), device.weight()?)));
+    io.weight().map(|weight| weight.to_string()).into_iter().chain(lines).collect()
+}
+
+/// `pids.max`, which is the same in both versions.
+fn pids_limit(resources: &LinuxResources) -> Option<String> {
+    let limit = resources.pids().as_ref()?.limit();
+    Some(if limit > 0 { limit.to_string() } else { "max".to_owned() })
+}
+
 /// The members of `linux.resources` that no version here can hold.
 fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     let unsupported = |what: &str| Err(CgroupError::Unsupported(what.to_owned()));
@@ -255,6 +294,12 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     }
     if resources.network().as_ref().is_some_and(|n| n.class_id().is_some() || n.priorities().is_some()) {
         return unsupported("network");
+    }
+    if let Some(io) = resources.block_io()
+        && (io.leaf_weight().is_some()
+            || io.weight_device().iter().flatten().any(|device| device.leaf_weight().is_some()))
+    {
+        return unsupported("blockIO.leafWeight (kernels no longer have it)");
     }
     if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
         return unsupported("rdma");

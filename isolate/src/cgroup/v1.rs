@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 
-use super::{CgroupError, Directory, Setting, below, devices, refuse_unsupported, sweep, write};
+use super::{
+    CgroupError, Directory, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep, throttles,
+    weights, write,
+};
 
 /// One mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,23 +207,21 @@ fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, CgroupError> {
         set("cpuset", "cpuset.cpus", cpu.cpus().clone(), "cpu.cpus");
         set("cpuset", "cpuset.mems", cpu.mems().clone(), "cpu.mems");
     }
-    if let Some(pids) = resources.pids() {
-        let limit = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
-        set("pids", "pids.max", Some(limit), "pids.limit");
-    }
+    set("pids", "pids.max", pids_limit(resources), "pids.limit");
     if let Some(io) = resources.block_io() {
-        set("blkio", "blkio.bfq.weight", io.weight().map(|n| n.to_string()), "blockIO.weight");
-        let throttles = [
-            ("blkio.throttle.read_bps_device", io.throttle_read_bps_device()),
-            ("blkio.throttle.write_bps_device", io.throttle_write_bps_device()),
-            ("blkio.throttle.read_iops_device", io.throttle_read_iops_device()),
-            ("blkio.throttle.write_iops_device", io.throttle_write_iops_device()),
-        ];
-        for (file, devices) in throttles {
-            let line = |d: &LinuxThrottleDevice| format!("{}:{} {}", d.major(), d.minor(), d.rate());
-            for device in devices.iter().flatten() {
-                set("blkio", file, Some(line(device)), "blockIO.throttle");
-            }
+        for weight in weights(io) {
+            let file = if weight.contains(':') { "blkio.bfq.weight_device" } else { "blkio.bfq.weight" };
+            set("blkio", file, Some(weight), "blockIO.weight");
+        }
+        for (what, device) in throttles(io) {
+            let file = match what {
+                Throttled::ReadBytes => "blkio.throttle.read_bps_device",
+                Throttled::WrittenBytes => "blkio.throttle.write_bps_device",
+                Throttled::Reads => "blkio.throttle.read_iops_device",
+                Throttled::Writes => "blkio.throttle.write_iops_device",
+            };
+            let line = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+            set("blkio", file, Some(line), "blockIO.throttle");
         }
     }
     for rule in devices::rules(resources.devices().as_deref().unwrap_or_default())? {

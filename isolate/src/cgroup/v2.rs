@@ -3,10 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 
-use super::{CgroupError, Directory, Setting, below, devices, refuse_unsupported, sweep, write};
+use super::{
+    CgroupError, Directory, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep, throttles,
+    weights, write,
+};
+
+/// Weights of block I/O as the configuration has them, 1 to 1000.
+const BFQ_WEIGHT: &str = "io.bfq.weight";
 
 /// The group of one container.
 #[derive(Debug)]
@@ -71,7 +77,12 @@ impl super::Group for Group {
     fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
         let directory = self.directory()?;
         for Setting { file, value, .. } in settings(resources)? {
-            directory.write(&file, &value)?;
+            // Which file there is depends on the scheduler of the host's disks; they count differently.
+            if file == BFQ_WEIGHT && !directory.path.join(&file).exists() {
+                directory.write("io.weight", &io_weight(&value))?;
+            } else {
+                directory.write(&file, &value)?;
+            }
         }
         let rules = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
         if rules.is_empty() { Ok(()) } else { devices::attach(&directory.path, &rules) }
@@ -132,23 +143,20 @@ fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, CgroupError> {
         set("cpuset", "cpuset.cpus", cpu.cpus().clone(), "cpu.cpus");
         set("cpuset", "cpuset.mems", cpu.mems().clone(), "cpu.mems");
     }
-    if let Some(pids) = resources.pids() {
-        let limit = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
-        set("pids", "pids.max", Some(limit), "pids.limit");
-    }
+    set("pids", "pids.max", pids_limit(resources), "pids.limit");
     if let Some(io) = resources.block_io() {
-        set("io", "io.bfq.weight", io.weight().map(|n| n.to_string()), "blockIO.weight");
-        let throttles = [
-            ("rbps", io.throttle_read_bps_device()),
-            ("wbps", io.throttle_write_bps_device()),
-            ("riops", io.throttle_read_iops_device()),
-            ("wiops", io.throttle_write_iops_device()),
-        ];
-        for (key, devices) in throttles {
-            let line = |d: &LinuxThrottleDevice| format!("{}:{} {key}={}", d.major(), d.minor(), d.rate());
-            for device in devices.iter().flatten() {
-                set("io", "io.max", Some(line(device)), "blockIO.throttle");
-            }
+        for weight in weights(io) {
+            set("io", BFQ_WEIGHT, Some(weight), "blockIO.weight");
+        }
+        for (what, device) in throttles(io) {
+            let key = match what {
+                Throttled::ReadBytes => "rbps",
+                Throttled::WrittenBytes => "wbps",
+                Throttled::Reads => "riops",
+                Throttled::Writes => "wiops",
+            };
+            let line = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
+            set("io", "io.max", Some(line), "blockIO.throttle");
         }
     }
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
@@ -174,6 +182,13 @@ fn swap(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>, CgroupE
     }
 }
 
+/// A line of weights from 10 to 1000 as one from 1 to 10000 (runtime-spec, config-linux.md, "cgroup v2 mapping").
+fn io_weight(line: &str) -> String {
+    let (device, weight) = line.rsplit_once(' ').map_or(("default", line), |(device, weight)| (device, weight));
+    let weight = weight.parse::<u64>().unwrap_or(100).clamp(10, 1000);
+    format!("{device} {}", 1 + (weight - 10) * 9999 / 990)
+}
+
 /// 2…262144 shares as a weight of 1…10000 (runtime-spec, config-linux.md, "cgroup v2 mapping").
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
@@ -183,7 +198,10 @@ fn weight(shares: u64) -> u64 {
 mod tests {
     use super::super::Group as _;
     use super::*;
-    use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder};
+    use oci_spec::runtime::{
+        LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder,
+        LinuxThrottleDeviceBuilder,
+    };
 
     /// A tree as the kernel would show it, in plain files.
     fn fake(controllers: &str) -> tempfile::TempDir {
@@ -235,6 +253,32 @@ mod tests {
         assert_eq!(read("lamel-x/cgroup.procs"), std::process::id().to_string());
         assert!(read("cgroup.subtree_control").starts_with('+'));
         assert_eq!(read("own/cgroup.subtree_control"), "");
+    }
+
+    #[test]
+    fn processors_and_block_devices_are_limited_in_version_2_s_words() {
+        let place = fake("cpuset io\n");
+        let group = place.path().join("slice/lamel-x");
+        for file in ["cpuset.cpus", "cpuset.mems", "io.max", "io.weight"] {
+            fs::write(group.join(file), "").unwrap();
+        }
+        let device = LinuxThrottleDeviceBuilder::default().major(8).minor(16).rate(1000_u64).build().unwrap();
+        let io = LinuxBlockIoBuilder::default().weight(500_u16).throttle_read_bps_device(vec![device]).build();
+        let resources = LinuxResourcesBuilder::default()
+            .cpu(LinuxCpuBuilder::default().cpus("0-1").mems("0").build().unwrap())
+            .block_io(io.unwrap())
+            .build()
+            .unwrap();
+        let made = Group::new(place.path(), Path::new("slice/own"), "lamel-x", None, &resources).unwrap();
+        made.limit(&resources).unwrap();
+        let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+        assert_eq!((read("cpuset.cpus"), read("cpuset.mems")), ("0-1".to_owned(), "0".to_owned()));
+        assert_eq!((read("io.max"), read("io.weight")), ("8:16 rbps=1000".to_owned(), "default 4950".to_owned()));
+        // With the scheduler that has a file of its own.
+        fs::write(group.join(BFQ_WEIGHT), "").unwrap();
+        made.limit(&resources).unwrap();
+        assert_eq!(read(BFQ_WEIGHT), "500");
+        assert_eq!([io_weight("10"), io_weight("8:0 1000")], ["default 1", "8:0 10000"]);
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub(crate) unsafe fn clone(flags: u64, sibling: bool) -> Result<Cloned, Errno> {
 
 /// [`clone`] for [`crate::child`], whose code keeps the promise.
 pub(crate) fn start(flags: u64) -> Result<Cloned, Errno> {
-    // SAFETY: the only caller hands the child to `child::run` or `child::join`, which never return, and neither
-    // allocate nor lock.
+    // SAFETY: the callers hand the child to `child::run`, `child::join` or `exec::fetch`, which never return, and
+    // neither allocate nor lock.
     unsafe { clone(flags, false) }
 }
 
@@ -110,19 +110,39 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }.into()).map(drop)
 }
 
-/// Marks every descriptor above the standard streams to be closed on exec.
-pub(crate) fn close_on_exec() -> Result<(), Errno> {
+/// The first descriptor after the standard streams.
+const FIRST: libc::c_uint = 3;
+
+/// Marks every descriptor above the standard streams, and above so many after them, to be closed on exec.
+pub(crate) fn close_on_exec_after(preserved: u32) -> Result<(), Errno> {
+    let first = FIRST.saturating_add(preserved);
     // SAFETY: no descriptor is closed here and now.
-    check(unsafe {
-        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Closes every descriptor above the standard streams, whoever owns it: only for a process that is going to [`exit`].
 pub(crate) fn close_all() {
     // SAFETY: the owners of the descriptors are never run again in this process.
-    unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0) };
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+}
+
+/// The same but for one, and for so many after the standard streams: only in a process that uses no other any more.
+pub(crate) fn close_others(kept: BorrowedFd<'_>, preserved: u32) -> Result<(), Errno> {
+    let (kept, first) = (kept.as_raw_fd().unsigned_abs(), FIRST.saturating_add(preserved));
+    for (from, to) in [(first, kept.saturating_sub(1)), (first.max(kept.saturating_add(1)), libc::c_uint::MAX)] {
+        if from <= to {
+            // SAFETY: the owners of the descriptors are never run again in this process.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes this process one that only who may trace everything on the host can trace or look into, until it executes a
+/// program.
+pub(crate) fn hide() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
 }
 
 /// Joins a new session keyring of this name, so that the caller's keys stay outside.
@@ -208,6 +228,50 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Where the kernel keeps the words that this program was started with, which `/proc/PID/cmdline` shows to everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    start: usize,
+    len: usize,
+}
+
+impl CommandLine {
+    /// This process's own; none if the kernel does not tell.
+    pub(crate) fn find() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Fields 48 and 49 (proc_pid_stat(5)), of which the third is the first after the name.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(48 - 3).map(str::parse::<usize>);
+        let (start, end) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        let len = end.checked_sub(start)?;
+        (start != 0 && (1..=MAX_COMMAND_LINE).contains(&len)).then_some(Self { start, len })
+    }
+
+    /// Puts `name` in their place, in a process that was cloned and never asks for them.
+    pub(crate) fn replace(self, name: &[u8]) {
+        let name = name.get(..self.len.min(name.len())).unwrap_or_default();
+        // SAFETY: the kernel has put the words there, into writable memory of this process's own stack, and says so
+        // of this very program; the child has a copy of it, and the one who runs in it reads no arguments.
+        unsafe {
+            std::ptr::write_bytes(self.start as *mut u8, 0, self.len);
+            std::ptr::copy_nonoverlapping(name.as_ptr(), self.start as *mut u8, name.len());
+        }
+    }
+}
+
+/// The longest that the kernel takes.
+const MAX_COMMAND_LINE: usize = 8 * 1024 * 1024;
+
+/// The namespace above one of pids (ioctl_ns(2)); an error if it cannot be seen from here.
+pub(crate) fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    /// `_IO(0xb7, 0x2)`
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
+    check(fd.into())?;
+    // SAFETY: the kernel has just made it for this caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// One ended child, without waiting: its id and its wait status.
 pub(crate) fn reap() -> Result<Option<(i32, i32)>, Errno> {
     let mut status = 0;
@@ -262,7 +326,7 @@ pub(crate) fn bind_to_parent(command: &mut std::process::Command, kept: Option<B
             exit(125);
         }
         reset_signals()?;
-        close_on_exec()?;
+        close_on_exec_after(0)?;
         if let Some(fd) = kept {
             // SAFETY: numbers alone; if the descriptor is not there this fails.
             check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use lamel_image::store::{Image, Store};
 use lamel_image::view::View;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_unionfs::Options;
+use lamel_unionfs::layer::Layer;
 use lamel_unionfs::mount;
 use lamel_unionfs::options::{IdRange, XattrPermissions};
 
@@ -26,6 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The mounted union.
 pub(crate) struct Union {
     place: PathBuf,
+    mounted: bool,
     /// Says when it has ended.
     ended: Receiver<()>,
 }
@@ -37,7 +40,8 @@ pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
     if fresh {
         dress_root(record, &View::new(opened.layer.clone()), options.ownership.xattr_permissions)?;
     }
-    let mounted = mount::mount_over(&options, &[opened.layer.clone()])?;
+    let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
+    let mounted = mount::mount_over(&options, &below)?;
     let (end, ended) = channel();
     let serve = move || {
         if let Err(error) = mounted.serve_without_signals() {
@@ -47,7 +51,7 @@ pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
         end.send(()).ok();
     };
     thread::Builder::new().name("union".to_owned()).spawn(serve).context("a thread")?;
-    Ok(Union { place: record.root(), ended })
+    Ok(Union { place: record.root(), mounted: true, ended })
 }
 
 /// How a container's layers are stacked.
@@ -62,8 +66,16 @@ pub(crate) fn options(record: &Record, spec: &Spec) -> Options {
         if is_root {
             // The kernel takes the ids of the container's namespace for those of the host.
             (options.ownership.uid_map, options.ownership.gid_map) = (ranges(uids), ranges(gids));
-        } else if matches!(uids, [only] if only.size() == 1) {
-            options.ownership.xattr_permissions = XattrPermissions::User;
+        } else if let ([uid], [gid]) = (uids, gids)
+            && uid.size() == 1
+        {
+            if uid.container_id() == 0 {
+                options.ownership.xattr_permissions = XattrPermissions::User;
+            } else {
+                // There is no root inside: all that there is belongs to the one user that there is.
+                options.ownership.squash_uid = Some(uid.container_id());
+                options.ownership.squash_gid = Some(gid.container_id());
+            }
         }
     }
     // Nobody but the container sees it.
@@ -101,14 +113,27 @@ fn is_in_user_namespace() -> bool {
 
 impl Union {
     /// Takes it away, and waits until everything is written; `patience` is for those who still look into it.
-    pub(crate) fn unmount(self, patience: Option<Duration>) {
-        if let Err(error) = mount::unmount(&self.place, true) {
-            tracing::warn!("unmounting {}: {error}", self.place.display());
-        }
+    pub(crate) fn unmount(mut self, patience: Option<Duration>) {
+        self.detach();
         if let Some(patience) = patience
             && self.ended.recv_timeout(patience).is_err()
         {
             tracing::warn!("{} is still in use", self.place.display());
         }
+    }
+
+    fn detach(&mut self) {
+        if std::mem::replace(&mut self.mounted, false)
+            && let Err(error) = mount::unmount(&self.place, true)
+        {
+            tracing::warn!("unmounting {}: {error}", self.place.display());
+        }
+    }
+}
+
+/// What could not be started must not keep its directory in use.
+impl Drop for Union {
+    fn drop(&mut self) {
+        self.detach();
     }
 }

@@ -1,0 +1,136 @@
+//! `lamel commit`, `lamel diff` and `lamel export` of containers.
+
+use serde_json::Value;
+
+use crate::place::{EVERYBODY, Place, Who};
+
+/// Changes that a program in a container makes of `base:1`, whoever has started it.
+const CHANGES: &str = r#"
+cd /; rm gone merged/gone; rm -r two opaque; mkdir opaque; echo new > opaque/new
+mv renamed moved; echo more >> moved/a; rm moved/b; mv moved/inner moved/inside
+mv d/sub sub; mkdir d/sub; rm -r to-file; echo file > to-file; rm replaced; mkdir replaced; echo x > replaced/x
+chmod 600 meta; chown 0:0 owner; ln meta meta2; echo more >> l1; echo n > n1; ln n1 n2; ln -s /nowhere dangling
+mkdir -p only/dirs/below; chmod 2750 only; echo "a b" > "only/a b"; echo x > BZh1; touch -d @1600000000 attr
+"#;
+
+/// What a program in a container sees: everything but times of directories.
+const PROBE: &str = r#"
+cd /; find . -xdev ! -type d | grep -vx ./probe | sort | while read f; do stat -c '%n %F %a %u:%g %h %s %Y' "$f"; done
+find . -xdev -type d ! -path ./dev ! -path ./proc ! -path ./sys | sort | while read f; do stat -c '%n %F %a %u:%g' "$f"; done
+find . -xdev -type f | sort | while read f; do md5sum < "$f"; done; readlink dangling; readlink upwards
+"#;
+
+impl Place {
+    /// Runs a script in a container that keeps its name.
+    fn container(&self, options: &str, script: &str) -> String {
+        std::fs::write(self.join("inside.sh"), script).unwrap();
+        self.run(&format!("lamel run --network none {options} sh -c \"$(cat inside.sh)\""))
+    }
+
+    fn inspect(&self, name: &str) -> Value {
+        serde_json::from_str::<Value>(&self.run(&format!("lamel inspect {name}"))).unwrap()[0].take()
+    }
+}
+
+#[test]
+fn what_a_container_changed_is_what_its_image_shows() {
+    for who in EVERYBODY {
+        let place = Place::of(who);
+        let seen = place.container("--name c1 base:1", &format!("{CHANGES}{PROBE}"));
+        assert!(seen.contains("./moved/inside/x/y regular file"), "{who:?}: {seen}");
+        let id = place.run("lamel commit -q c1 new:1");
+        assert!(id.starts_with("sha256:"), "{who:?}: {id}");
+        place.run("lamel commit c1 new:2 > /dev/null && lamel verify");
+        let layers = |name: &str| place.inspect(name)["RootFS"]["Layers"].clone();
+        assert_eq!(layers("new:1"), layers("new:2"), "{who:?}");
+        assert_eq!(layers("new:1")[0], layers("base:1")[0], "{who:?}");
+        let again = place.container("--rm new:1", PROBE);
+        assert_eq!(seen, again, "{who:?}");
+        // The container as a tar is its image as a tar.
+        let listed = |what: &str| {
+            place.run(&format!(
+                "lamel export {what} -o x.tar && tar tf x.tar | grep -vxE '(dev|proc|sys)/|sparse' && tar tvf x.tar | grep -c ^h"
+            ))
+        };
+        assert_eq!(listed("c1"), listed("new:1"), "{who:?}");
+        // Owners that this user may not give are those of the image all the same.
+        assert_eq!(place.run("lamel stat -c '%u:%g %a' new:1:/d/one"), "65534:65534 644", "{who:?}");
+        assert_eq!(place.run("lamel stat -c '%u:%g %a' new:1:/sub/two"), "0:0 644", "{who:?}");
+    }
+}
+
+#[test]
+fn a_running_container_is_paused_and_goes_on() {
+    let place = Place::new();
+    place.run(
+        "lamel run -d --name r1 --network none base:1 sh -c 'i=0; while :; do i=$((i+1)); echo $i >> /count; done' > /dev/null
+         sleep 0.5; lamel commit r1 new:1 > /dev/null",
+    );
+    assert_eq!(place.run("lamel inspect -f '{{.State.Status}}' r1"), "running");
+    let counted = |what: &str| place.run(&format!("{what} | wc -l")).trim().parse::<u64>().unwrap();
+    let committed = counted("lamel cat new:1:/count");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let now = counted("lamel cp r1:/count - | tar xO");
+    assert!(committed > 0 && now > committed, "{committed} {now}");
+    place.run("lamel commit --pause=false r1 new:2 > /dev/null || true; lamel rm -f r1 > /dev/null");
+}
+
+#[test]
+fn an_image_says_how_its_container_was_run_and_what_is_changed_of_that() {
+    let place = Place::new();
+    place.container("--name c1 -e B='two words' -w /d -u 1000 -l from=run base:1", "touch /tmp/x 2> /dev/null; true");
+    place.run(
+        r#"lamel commit -m 'a remark' -a 'some body' -c 'CMD ["id","-u"]' -c 'ENV C=3' -c 'LABEL l=m' c1 new:1 > /dev/null
+           lamel commit --format docker c1 new:2 > /dev/null"#,
+    );
+    let image = place.inspect("new:1");
+    let config = &image["Config"];
+    assert_eq!(config["Env"], serde_json::json!(["A=1", "B=two words", "C=3"]));
+    assert_eq!((config["WorkingDir"].as_str(), config["User"].as_str()), (Some("/d"), Some("1000")));
+    assert_eq!(config["Labels"], serde_json::json!({"from": "run", "l": "m"}));
+    assert_eq!(image["Author"], "some body");
+    let history = image["History"].as_array().unwrap();
+    assert_eq!((history.len(), &history[1]["comment"]), (2, &"a remark".into()));
+    assert_eq!(place.run("lamel run --rm --network none new:1"), "1000");
+    let docker = place.inspect("new:2");
+    assert_eq!(docker["Manifest"]["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    place.run("lamel save --format oci-dir -o out new:2 && skopeo inspect oci:out > /dev/null");
+    let said = place.fails("lamel commit nothing new:3");
+    assert!(said.contains("No such container"), "{said}");
+    let said = place.fails("lamel commit -c 'RUN x' c1 new:3");
+    assert!(said.contains("CMD, ENTRYPOINT"), "{said}");
+    place.run("lamel create --rootfs tree --name dir sh > /dev/null");
+    let said = place.fails("lamel commit dir new:3");
+    assert!(said.contains("runs over a directory"), "{said}");
+}
+
+#[test]
+fn differences_are_told_in_docker_s_letters() {
+    for who in EVERYBODY {
+        let place = Place::of(who);
+        place.container(
+            "--name c1 base:1",
+            "rm /gone; echo n > /d/new; chmod 600 /meta; mkdir /a; echo x > /a/b; rm -r /two",
+        );
+        let want = "A /a\nA /a/b\nC /d\nA /d/new\nD /gone\nC /meta\nD /two";
+        assert_eq!(place.run("lamel diff c1"), want, "{who:?}");
+        let id = place.run("lamel ps -aq");
+        assert_eq!(place.run(&format!("lamel diff {id} --json | grep -c kind")), "7", "{who:?}");
+        place.run(
+            "lamel run -d --name r1 --network none base:1 sh -c 'echo x > /x; exec sleep 100' > /dev/null; sleep 0.3",
+        );
+        assert_eq!(place.run("lamel diff r1"), "A /x", "{who:?}");
+        let said = place.fails("lamel diff nothing");
+        assert!(said.contains("neither a container nor a mount"), "{who:?}: {said}");
+    }
+}
+
+#[test]
+fn a_mount_of_an_image_is_compared_with_the_image() {
+    let place = Place::of(Who::Root);
+    place.run(
+        "mkdir upper && lamel mount base:1 --upper upper mnt && rm mnt/gone && echo n > mnt/meta && mkdir mnt/new",
+    );
+    assert_eq!(place.run("lamel diff mnt"), "D /gone\nC /meta\nA /new");
+    place.run("lamel umount mnt");
+}
