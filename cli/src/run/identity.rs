@@ -151,7 +151,8 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-fn has_program(name: &str) -> bool {
+/// Whether there is a program of this name.
+pub(crate) fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
