@@ -9,12 +9,18 @@ mod common;
 mod chaos;
 #[path = "images/commands.rs"]
 mod commands;
+#[path = "images/differential.rs"]
+mod differential;
 #[path = "images/doctor.rs"]
 mod doctor;
+#[path = "images/document.rs"]
+mod document;
 #[path = "images/equal.rs"]
 mod equal;
 #[path = "images/export.rs"]
 mod export;
+#[path = "image/forge.rs"]
+mod forge;
 #[path = "images/hostile.rs"]
 mod hostile;
 #[path = "images/layers.rs"]

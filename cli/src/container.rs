@@ -5,6 +5,7 @@
 //! commands.
 
 pub(crate) mod control;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod export;

@@ -3,7 +3,6 @@
 mod args;
 mod bench;
 mod container;
-mod copy;
 mod diff;
 mod doctor;
 mod explain;

@@ -23,13 +23,13 @@ fn a_volume_is_filled_once_from_what_it_covers() {
         assert_eq!(left, "mine\nmine", "{who:?}");
         assert_eq!(place.run("lamel run --rm --network none -v none:/d:nocopy base:1 ls /d"), "", "{who:?}");
         assert_eq!(
-            place.run("lamel run --rm --network none --mount type=volume,src=m,dst=/d,volume-nocopy base:1 ls /d"),
+            place.run("lamel run --rm --network none --mount type=volume,src=mm,dst=/d,volume-nocopy base:1 ls /d"),
             ""
         );
         let said = place.outcome("lamel run --rm --network none -v vol:/d:ro base:1 touch /d/x").stderr;
         assert!(said.contains("Read-only"), "{who:?}: {said}");
-        assert_eq!(place.run("lamel volume ls -q"), "m\nnone\nvol", "{who:?}");
-        assert_eq!(place.run("lamel volume rm m none vol && ls -A store/volumes"), "m\nnone\nvol\nlock", "{who:?}");
+        assert_eq!(place.run("lamel volume ls -q"), "mm\nnone\nvol", "{who:?}");
+        assert_eq!(place.run("lamel volume rm mm none vol && ls -A store/volumes"), "mm\nnone\nvol\nlock", "{who:?}");
     }
 }
 

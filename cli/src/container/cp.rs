@@ -11,14 +11,14 @@ use lamel_isolate::oci::LinuxIdMapping;
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
+use super::copy::root::{Root, above, asks_for_directory, base, wants_content};
+use super::copy::through_pipe;
+use super::copy::unpack::{Lost, Owner, Unpack};
 use super::layers::{Running, maps, root_of};
 use super::monitor::union;
 use super::namespace::{self, Ids};
 use super::record::Record;
 use super::start;
-use crate::copy::root::{Root, above, asks_for_directory, base, wants_content};
-use crate::copy::through_pipe;
-use crate::copy::unpack::{Lost, Owner, Unpack};
 use crate::image::StoreArgs;
 use crate::launch::warn;
 use crate::output::human;

@@ -15,13 +15,13 @@ use rustix::fs::{Mode, OFlags, openat};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::copy::root::Root;
 use super::monitor::union;
 use super::namespace::{self, Ids};
 use super::record::{Hold, Record};
 use super::state::{State, Status};
 use super::wire::Request;
 use super::{control, start};
-use crate::copy::root::Root;
 use crate::image::StoreArgs;
 use crate::run::identity::Maps;
 

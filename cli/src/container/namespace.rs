@@ -11,7 +11,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::process::Signal;
 
 use crate::launch::told;
-use crate::run::identity::{IdentityArgs, Maps};
+use crate::run::identity::Maps;
 
 /// Says that the maps are there.
 const GIVEN: u8 = b'+';
@@ -25,14 +25,6 @@ pub(crate) enum Ids<'a> {
     Mapped(&'a Maps),
     /// That of a process.
     Of(i32),
-}
-
-/// Works as the root of this user's containers; as root, right here.
-pub(crate) fn as_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    match IdentityArgs::default().maps()? {
-        None => work(),
-        Some(maps) => aside(Ids::Mapped(&maps), false, work),
-    }
 }
 
 /// Works in a process of its own, which ends with this one, and with mounts that nobody else sees, if `mounts` says so. It

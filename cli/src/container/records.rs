@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::names;
 use super::record::{Hold, Record};
-use super::remove::{Ids, remove_tree, remove_tree_of};
+use super::remove::{Ids, remove, remove_tree};
 use super::settings::Settings;
 use super::state::State;
 
@@ -147,7 +147,7 @@ impl Containers {
                 fs::remove_file(self.name_file(&name)).ok();
             }
         }
-        let removed = remove_tree_of(ids.as_ref(), &hidden).with_context(|| format!("removing {}", hidden.display()));
+        let removed = remove_tree(&hidden, ids.as_ref()).with_context(|| format!("removing {}", hidden.display()));
         drop(hold);
         removed
     }
@@ -165,7 +165,7 @@ impl Containers {
                 Err(error) => error.kind() == ErrorKind::NotFound,
             };
             let ids = || Ids::of(&super::state::read(&entry.path().join("config.json")).ok()?);
-            if is_free && let Err(error) = remove_tree_of(ids().as_ref(), &entry.path()) {
+            if is_free && let Err(error) = remove_tree(&entry.path(), ids().as_ref()) {
                 tracing::warn!("removing {}: {error:#}", entry.path().display());
             }
         }
@@ -252,7 +252,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if self.hold.is_some()
-            && let Err(error) = remove_tree(self.record.dir())
+            && let Err(error) = remove(self.record.dir())
         {
             tracing::warn!("removing {}: {error}", self.record.dir().display());
         }

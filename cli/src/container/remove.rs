@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use lamel_isolate::idmap::give;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 
+use crate::run::identity::IdentityArgs;
+
 /// Remove a directory as root of a user namespace; what `lamel rm` uses, not for people
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,12 +23,17 @@ pub(crate) struct Args {
 }
 
 /// The ids of a container's files, which are those of its user namespace.
-pub(super) struct Ids {
+pub(crate) struct Ids {
     uids: Vec<LinuxIdMapping>,
     gids: Vec<LinuxIdMapping>,
 }
 
 impl Ids {
+    /// Those that this user's containers have; none for root.
+    pub(crate) fn of_user() -> Result<Option<Self>> {
+        Ok(IdentityArgs::default().maps()?.map(|maps| Self { uids: maps.uids, gids: maps.gids }))
+    }
+
     /// None for root, who needs none, and for a container without a user namespace.
     pub(super) fn of(spec: &Spec) -> Option<Self> {
         let linux = spec.linux().as_ref()?;
@@ -36,15 +43,15 @@ impl Ids {
 }
 
 /// Removes a directory, also where a container left directories in it that its owner may not change.
-pub(super) fn remove_tree_of(ids: Option<&Ids>, dir: &Path) -> Result<()> {
-    match (remove_tree(dir), ids) {
+pub(crate) fn remove_tree(dir: &Path, ids: Option<&Ids>) -> Result<()> {
+    match (remove(dir), ids) {
         (Err(error), Some(ids)) if error.kind() == ErrorKind::PermissionDenied => remove_as(dir, ids),
         (removed, _) => Ok(removed?),
     }
 }
 
-/// The same, of this user's own.
-pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
+/// The same of what is this user's alone.
+pub(crate) fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(dir)?;
@@ -94,5 +101,5 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout();
     out.write_all(b"r").and_then(|()| out.flush()).context("the command that removes")?;
     io::stdin().read_exact(&mut [0]).context("the command that removes")?;
-    remove_tree(&args.dir).with_context(|| format!("removing {}", args.dir.display()))
+    remove(&args.dir).with_context(|| format!("removing {}", args.dir.display()))
 }

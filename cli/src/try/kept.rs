@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use lamel_unionfs::diff::diff;
 
 use super::{Caller, Place, View, apply, check_name, line, list, say, state_directory};
-use crate::container::remove::remove_tree;
+use crate::container::remove::remove;
 use crate::output::human::columns;
 use crate::output::print;
 
@@ -45,13 +45,13 @@ pub(super) fn apply_to_system(name: &str) -> Result<()> {
         list(&changes)?;
         let stage = place.stage()?;
         let done = apply::apply(&view.0, &stage, Path::new("/"), &changes);
-        remove_tree(&stage).with_context(|| stage.display().to_string())?;
+        remove(&stage).with_context(|| stage.display().to_string())?;
         done
     };
     let applied = applied();
     view.unmount();
     match applied {
-        Ok(()) => remove_tree(&place.0).with_context(|| format!("removing {}", place.0.display())),
+        Ok(()) => remove(&place.0).with_context(|| format!("removing {}", place.0.display())),
         Err(error) => {
             place.clean(Some(name));
             Err(error.context(format!("the changes stay under the name {name}")))
@@ -65,7 +65,7 @@ pub(super) fn discard(name: &str) -> Result<()> {
     let kept = find(&base, name)?;
     // Taken, so that nobody is working on it.
     let place = Place::make(&base, Some(name), "")?;
-    remove_tree(&kept).with_context(|| format!("removing {}", kept.display()))?;
+    remove(&kept).with_context(|| format!("removing {}", kept.display()))?;
     drop(place);
     say(format_args!("dropped {name}"));
     Ok(())

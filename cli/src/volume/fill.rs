@@ -11,10 +11,10 @@ use lamel_image::view::{Object, View, ViewError};
 use rustix::fs::{Mode, OFlags};
 
 use super::store::Volume;
+use crate::container::copy::root::Root;
+use crate::container::copy::through_pipe;
+use crate::container::copy::unpack::{Owner, Unpack};
 use crate::container::namespace::{self, Ids};
-use crate::copy::root::Root;
-use crate::copy::through_pipe;
-use crate::copy::unpack::{Owner, Unpack};
 use crate::run::identity::Maps;
 
 /// Where a container's files are before it is started.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::container::records::Containers;
-use crate::container::remove::remove_tree;
+use crate::container::remove::{Ids, remove, remove_tree};
 use crate::container::settings::short;
 use crate::container::state;
 
@@ -165,14 +165,14 @@ impl Volumes {
         DirBuilder::new().recursive(true).mode(0o711).create(&self.root).with_context(|| self.shown())?;
         let draft = self.root.join(format!(".{}-{}", about.name, std::process::id()));
         let made = || -> Result<bool> {
-            remove_tree(&draft)?;
+            remove(&draft)?;
             DirBuilder::new().mode(0o711).create(&draft)?;
             DirBuilder::new().mode(0o755).create(draft.join("data"))?;
             state::write(&draft.join("volume.json"), about)?;
             match fs::rename(&draft, self.root.join(&about.name)) {
                 // Somebody was faster.
                 Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-                    remove_tree(&draft)?;
+                    remove(&draft)?;
                     Ok(false)
                 }
                 renamed => Ok(renamed.map(|()| true)?),
@@ -212,14 +212,10 @@ impl Volumes {
     fn discard(&self, volume: &Volume) -> Result<()> {
         let shown = || format!("removing the volume {}", volume.about.name);
         let gone = self.root.join(format!(".{}-{}", volume.about.name, std::process::id()));
-        remove_tree(&gone).with_context(shown)?;
+        remove_tree(&gone, Ids::of_user()?.as_ref()).with_context(shown)?;
         fs::rename(&volume.dir, &gone).with_context(shown)?;
-        let removed = remove_tree(&gone);
-        if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-            // What a container's other users wrote, a plain user removes as its root.
-            return crate::container::namespace::as_root(move || Ok(fs::remove_dir_all(&gone)?)).with_context(shown);
-        }
-        removed.with_context(shown)
+        // What a container's other users wrote is not this user's to remove.
+        remove_tree(&gone, Ids::of_user()?.as_ref()).with_context(shown)
     }
 
     fn shown(&self) -> String {

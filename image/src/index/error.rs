@@ -111,6 +111,9 @@ pub enum TarFault {
     /// Readers differ in whether the archive ends there.
     #[error("a lone block of zeros in the middle")]
     LoneZeroBlock,
+    /// A regular file whose name is that of a directory.
+    #[error("a file whose name ends in a slash: readers differ in whether it is a directory")]
+    Slash,
     /// A type flag that no engine unpacks.
     #[error("a member of the unknown type {:?}", char::from(*.0))]
     Type(u8),

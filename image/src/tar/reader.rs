@@ -210,8 +210,9 @@ impl<'a> Reader<'a> {
 
     fn kind(&mut self, block: &Block, extended: &Extended, path: &[u8], link: Vec<u8>) -> Result<Kind, IndexError> {
         let simple = match block.flag() {
-            // Old writers had no type of their own for directories.
-            0 | b'0' | b'7' if path.ends_with(b"/") => {
+            b'0' | b'7' if path.ends_with(b"/") => Err(TarFault::Slash),
+            // The oldest writers had no type of its own for directories.
+            0 if path.ends_with(b"/") => {
                 let size = self.size(block, extended)?;
                 self.unread = (size, padding(size));
                 return Ok(Kind::Dir);
