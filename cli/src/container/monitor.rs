@@ -9,6 +9,7 @@
 //! then `client`, `stdio`, `union`.
 
 mod client;
+mod health;
 mod life;
 mod serve;
 mod stdio;

@@ -58,6 +58,7 @@ impl Monitor {
         if let Some(master) = container.take_terminal() {
             streams = Streams::terminal(master)?;
         }
+        self.begin_checks()?;
         let state = &mut self.state;
         state.status = Status::Running;
         state.pid = container.pid();
@@ -90,7 +91,7 @@ impl Monitor {
             while self.pass_on(&mut run.streams, stream) {}
         }
         drop(run);
-        self.kill_at = None;
+        (self.kill_at, self.checks) = (None, None);
         self.state.exit_code = code;
         self.state.finished = Some(Timestamp::now());
         (self.state.pid, self.state.pid_started) = (0, 0);
