@@ -1,8 +1,8 @@
 //! Containers: the commands that make, run and look at them, a file each.
 //!
 //! Reading order: `settings` and `state` (what is on the disk), `record` and `records` (one container, and all of
-//! them), `monitor` (the process that each has on the host), `wire` and `control` (what is said to it), then the
-//! commands.
+//! them), `monitor` (the process that each has on the host), `wire` and `control` (what is said to it), `layers`,
+//! `namespace` and `copy` (a container's files from outside), then the commands.
 
 pub(crate) mod control;
 pub(crate) mod copy;
