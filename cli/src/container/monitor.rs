@@ -9,7 +9,9 @@
 //! then `client`, `stdio`, `union`.
 
 mod client;
+mod health;
 mod life;
+mod network;
 mod serve;
 mod stdio;
 pub(crate) mod union;

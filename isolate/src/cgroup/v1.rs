@@ -1,5 +1,6 @@
 //! Version 1: a hierarchy for each controller, or for a few together.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -152,9 +153,7 @@ impl super::Group for Groups {
             let directory = Directory::make(place)?;
             // All are in the same groups.
             if let Some((_, other)) = self.made.first() {
-                let path = other.path.join("cgroup.procs");
-                let pids = fs::read_to_string(&path).map_err(CgroupError::io("reading", &path))?;
-                pids.lines().try_for_each(|pid| directory.write("cgroup.procs", pid))?;
+                move_all(&other.path, &directory)?;
             }
             self.made.push((vec!["freezer".to_owned()], directory));
         }
@@ -177,6 +176,34 @@ impl Drop for Groups {
     fn drop(&mut self) {
         super::Group::remove(self);
     }
+}
+
+/// How often it is looked for processes that were made while the others were moved.
+const MOVES: usize = 1000;
+
+/// Moves the processes of one group into another one, which those that they make from then on are in too.
+fn move_all(from: &Path, to: &Directory) -> Result<(), CgroupError> {
+    let read = |group: &Path| {
+        let path = group.join("cgroup.procs");
+        fs::read_to_string(&path).map_err(CgroupError::io("reading", &path))
+    };
+    for _ in 0..MOVES {
+        let there = read(&to.path)?;
+        let there: HashSet<&str> = there.lines().collect();
+        let all = read(from)?;
+        let mut others = all.lines().filter(|pid| !there.contains(pid)).peekable();
+        if others.peek().is_none() {
+            return Ok(());
+        }
+        for pid in others {
+            match to.write("cgroup.procs", pid) {
+                // It has ended meanwhile.
+                Err(CgroupError::Io { error, .. }) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                moved => moved?,
+            }
+        }
+    }
+    Err(CgroupError::Unavailable("the container makes processes faster than they can be moved".to_owned()))
 }
 
 /// What is written where, in an order that the kernel takes: a limit before the one that may not be below it.

@@ -17,8 +17,10 @@ use super::super::records::Containers;
 use super::super::state::{State, Status};
 use super::super::wire::{Buffer, CHUNK, Reply, Request, Stream};
 use super::client::{Awaits, Client};
+use super::health::Checks;
 use super::stdio::{self, Read, Streams};
 use super::union::Union;
+use crate::network::Connection;
 
 /// The number of the signal that ends everything.
 const KILL: i32 = Signal::KILL.as_raw();
@@ -26,6 +28,9 @@ const KILL: i32 = Signal::KILL.as_raw();
 /// The container while it runs.
 pub(super) struct Run {
     pub(super) container: Container,
+    /// Dropped after the container: nobody sends any more.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) connection: Option<Connection>,
     pub(super) streams: Streams,
     /// Input that it has not taken yet.
     pub(super) input: Vec<u8>,
@@ -51,6 +56,8 @@ pub(super) struct Monitor {
     /// It is started again as soon as it has ended.
     pub(super) again: bool,
     pub(super) backoff: Duration,
+    /// Whether it is well, if it says how that is seen.
+    pub(super) checks: Option<Checks>,
     pub(super) clients: Vec<Client>,
     pub(super) union: Option<Union>,
     pub(super) listener: OwnedFd,
@@ -77,6 +84,7 @@ enum Woken {
     Signals,
     Listener,
     Client(usize),
+    Checked,
 }
 
 impl Monitor {
@@ -102,6 +110,7 @@ impl Monitor {
             start_at: None,
             again: false,
             backoff: Self::first_wait(),
+            checks: None,
             clients: vec![client],
             union,
             listener,
@@ -123,6 +132,7 @@ impl Monitor {
             if self.start_at.is_some_and(|at| at <= now) && !self.start_again() {
                 return;
             }
+            self.make_check();
             for woken in self.wait() {
                 match woken {
                     Woken::Ended => {
@@ -141,6 +151,7 @@ impl Monitor {
                     Woken::Input => self.feed(),
                     Woken::Signals => self.obey_signals(),
                     Woken::Listener => self.welcome(),
+                    Woken::Checked => self.checked(),
                     Woken::Client(at) => {
                         if !self.attend(at) {
                             return;
@@ -173,9 +184,11 @@ impl Monitor {
                 fds.push(watch(fd.as_fd(), PollFlags::OUT, Woken::Input));
             }
             fds.push(watch(run.container.pidfd(), PollFlags::IN, Woken::Ended));
+            fds.extend(self.checks.as_ref().map(|checks| watch(checks.fd(), PollFlags::IN, Woken::Checked)));
         }
         let (mut polled, woken): (Vec<PollFd<'_>>, Vec<Woken>) = fds.into_iter().unzip();
-        let due = [self.kill_at, self.start_at].into_iter().flatten().min();
+        let check_at = self.checks.as_ref().and_then(Checks::due);
+        let due = [self.kill_at, self.start_at, check_at].into_iter().flatten().min();
         let timeout = due.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
