@@ -174,15 +174,23 @@ fn broken(Damaged(part): Damaged, name: &OsStr) -> Error {
     Error::Call { call: "index", object: object.into(), source: Errno::IO }
 }
 
+/// Bytes of all tars of a layer that may count as this process's memory, and the least for one of them.
+const MOST_RESIDENT: usize = 32 << 20;
+const LEAST_RESIDENT: usize = 1 << 20;
+
 /// A part of a map.
 struct Part {
     map: Arc<Map>,
+    /// After so many bytes the map's pages are let go of.
+    most: usize,
     from: usize,
     len: usize,
 }
 
 impl AsRef<[u8]> for Part {
+    /// Called for each read.
     fn as_ref(&self) -> &[u8] {
+        self.map.note_read(self.len, self.most);
         (*self.map).as_ref().get(self.from..self.from + self.len).unwrap_or_default()
     }
 }
@@ -294,7 +302,8 @@ impl Layer for IndexedLayer {
         let (from, size) = self.index.data(&inode).map_err(failed)?;
         match (usize::try_from(from), usize::try_from(size)) {
             (Ok(from), Ok(len)) if within(from as u64, size) => {
-                Ok(Content::Bytes(Arc::new(Part { map: Arc::clone(&tar.map), from, len })))
+                let most = (MOST_RESIDENT / self.tars.len().max(1)).max(LEAST_RESIDENT);
+                Ok(Content::Bytes(Arc::new(Part { map: Arc::clone(&tar.map), most, from, len })))
             }
             _ => Err(failed(Damaged("data"))),
         }

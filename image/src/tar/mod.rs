@@ -1,4 +1,4 @@
-//! Tars. Reading a layer's: one forward pass over ustar, GNU and PAX headers; and writing one ([`write`]).
+//! Tars. Reading a layer's: one forward pass over ustar, GNU and PAX headers; and writing one ([`mod@write`]).
 //!
 //! The crate `tar` knows how headers are laid out. What they mean is decided
 //! here, because a layer must mean to lamel what it means to the engines that
