@@ -13,12 +13,14 @@ for _ in range(3):
     s.sendto(peer[0].encode() + b' ' + data, peer)
 \" > /dev/null 2>&1 &";
 
+/// Asks, always from the same port.
 fn ask(to: &str) -> String {
     format!(
         "python3 -c \"
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(3)
+s.bind(('0.0.0.0', 6001))
 s.sendto(b'hello', ('{to}', 5001))
 print(s.recv(100).decode())
 \""
@@ -67,6 +69,15 @@ fn datagrams_come_and_go() {
     assert_eq!(sh(&ask(HOST)), format!("{HOST} hello"));
     assert_eq!(host.outside(&ask(HOST)), format!("{OUTSIDE} hello"));
     assert_eq!(host.lamel(&["port", "echo"]), "5000/udp -> 0.0.0.0:5001");
+    // Another container at the same port gets what comes next, also of who goes on from before.
+    host.lamel(&["rm", "-f", "echo"]);
+    sh(&format!("{} 2> /dev/null || true", ask(HOST)));
+    host.outside(&format!("{} 2> /dev/null || true", ask(HOST)));
+    host.start("other", &["-p", "5001:5000/udp"], "sleep 600");
+    host.inside("other", ECHO);
+    eventually("it listens", || host.inside("other", "ss -lun").contains(":5000"));
+    assert_eq!(host.outside(&ask(HOST)), format!("{OUTSIDE} hello"));
+    assert_eq!(sh(&ask(HOST)), format!("{HOST} hello"));
 }
 
 #[test]

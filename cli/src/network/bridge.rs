@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use lamel_isolate::Created;
-use lamel_isolate::net::{Mac, Netlink, Peer};
+use lamel_isolate::net::{Mac, Netlink, Peer, forget_datagrams};
 use sha2::{Digest as _, Sha256};
 
 use super::files::Files;
 use super::pool::{self, Lease, Pool, Subnet};
-use super::publish::{self, Held, Port};
+use super::publish::{self, Held, Port, Protocol};
 use super::{Endpoint, Member, Request, firewall};
 
 /// The interface in the container.
@@ -100,6 +100,7 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
         if !gateway.is_empty() {
             files.add(IpAddr::V4(subnet.gateway()), &gateway)?;
         }
+        forget(&held.ports)?;
         tell_all(&pool);
         Ok(())
     };
@@ -169,9 +170,20 @@ fn take_down(pool: &mut Pool, bridge: &str, host: &mut Netlink, leases: &[Lease]
             pool.state.subnet = None;
         }
     }
+    note(leases.iter().try_for_each(|lease| forget(&lease.ports)));
     tell_all(pool);
     note(pool.save());
     done
+}
+
+/// Lets datagrams that were on their way before go where the rules now say.
+fn forget(ports: &[Port]) -> Result<()> {
+    for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+        if let IpAddr::V4(address) = port.address {
+            forget_datagrams((!address.is_unspecified()).then_some(address), port.host)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells every container of the others.

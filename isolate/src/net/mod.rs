@@ -3,11 +3,13 @@
 //! What they are called, which addresses there are and who may have them is
 //! the caller's business; here is only how the kernel is told.
 
+mod conntrack;
 mod helper;
 mod link;
 mod route;
 mod socket;
 
+pub use conntrack::forget_datagrams;
 pub use helper::Helper;
 pub use link::{Mac, Peer};
 pub use socket::Netlink;

@@ -3,17 +3,23 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
 use super::{NetError, doing};
 
 /// The kernel sends no longer packet to who has not shown a longer buffer.
 const LONGEST: usize = 32 * 1024;
+
+/// What is said in a conversation.
+pub(super) trait Message: NetlinkSerializable + NetlinkDeserializable {}
+
+impl<T: NetlinkSerializable + NetlinkDeserializable> Message for T {}
 
 /// A conversation with the kernel about one network namespace.
 #[derive(Debug)]
@@ -29,8 +35,13 @@ impl Netlink {
     /// The kernel gives no socket.
     pub fn here() -> Result<Self, NetError> {
         // Without a protocol's number: rtnetlink is the first.
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
-        Ok(Self { socket: socket.map_err(doing("rtnetlink"))?, sequence: 0 })
+        Self::open(None).map_err(doing("rtnetlink"))
+    }
+
+    /// A conversation with another part of the kernel, about the network namespace that this thread is in.
+    pub(super) fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        Ok(Self { socket, sequence: 0 })
     }
 
     /// About another network namespace. A socket stays in the namespace that it was made in, so that a thread goes
@@ -49,9 +60,9 @@ impl Netlink {
     }
 
     /// Has something done.
-    pub(super) fn request(&mut self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetError> {
+    pub(super) fn request<M: Message>(&mut self, what: &str, message: M, flags: u16) -> Result<(), NetError> {
         self.send(what, message, NLM_F_ACK | flags)?;
-        self.receive(what, &mut |_| ())
+        self.receive(what, &mut |_: M| ())
     }
 
     /// Asks for one thing.
@@ -66,17 +77,12 @@ impl Netlink {
     }
 
     /// Asks for everything of a kind.
-    pub(super) fn dump(
-        &mut self,
-        what: &str,
-        message: RouteNetlinkMessage,
-        mut each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<(), NetError> {
+    pub(super) fn dump<M: Message>(&mut self, what: &str, message: M, mut each: impl FnMut(M)) -> Result<(), NetError> {
         self.send(what, message, NLM_F_DUMP)?;
         self.receive(what, &mut each)
     }
 
-    fn send(&mut self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetError> {
+    fn send<M: Message>(&mut self, what: &str, message: M, flags: u16) -> Result<(), NetError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -90,7 +96,7 @@ impl Netlink {
     }
 
     /// Reads to the acknowledgement, or to the end of what was asked for.
-    fn receive(&self, what: &str, each: &mut dyn FnMut(RouteNetlinkMessage)) -> Result<(), NetError> {
+    fn receive<M: Message>(&self, what: &str, each: &mut dyn FnMut(M)) -> Result<(), NetError> {
         let unreadable = |why: String| NetError::Answer { doing: what.to_owned(), why };
         let mut buffer = vec![0; LONGEST];
         loop {
@@ -106,7 +112,7 @@ impl Netlink {
                 let length = NetlinkBuffer::new_checked(rest).map_err(|e| unreadable(e.to_string()))?.length() as usize;
                 let (packet, _) = rest.split_at_checked(length).ok_or_else(|| unreadable("cut short".to_owned()))?;
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(packet);
+                let message = NetlinkMessage::<M>::deserialize(packet);
                 let message = message.map_err(|error| unreadable(error.to_string()))?;
                 if message.header.sequence_number != self.sequence {
                     continue;

@@ -74,7 +74,7 @@ impl Monitor {
         state.finished = None;
         (state.exit_code, state.stopped, state.oom_killed) = (0, false, false);
         state.error.clear();
-        network::tell(state, &settings.network, connection.as_ref());
+        network::tell(state, &self.record.settings.network, connection.as_ref());
         self.record.write_state(&self.state)?;
         self.started = Instant::now();
         (self.kill_at, self.start_at, self.again) = (None, None, false);
