@@ -169,7 +169,8 @@ fn fill<'a>(
         None => PathBuf::from("rootfs"),
     };
     args.options.identity.find_own(|| taken(containers))?;
-    let mut spec = config::spec(&args.options, words, of_image, &root, record.id())?;
+    let network = record.settings.request.outline(args.options.hostname.as_deref(), record.id())?;
+    let mut spec = config::spec(&args.options, words, of_image, &root, &network)?;
     record.settings.home_of_user = !config::has_home(&spec);
     let annotations = record.settings.annotations.clone();
     spec.set_annotations(Some(annotations.into_iter().collect()));
@@ -247,6 +248,8 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         diff_ids: image.diff_ids().to_vec(),
         chain: image.chain_id(),
     };
+    let exposed: Vec<String> = config.exposed_ports.keys().cloned().collect();
+    let request = options.network.resolve(&exposed)?;
     Ok(Settings {
         id: id.to_owned(),
         name: args.name.clone().unwrap_or_default(),
@@ -260,9 +263,9 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         home_of_user: true,
         labels,
         annotations,
-        network: options.network.name().to_owned(),
-        ports: Vec::new(),
-        exposed: config.exposed_ports.keys().cloned().collect(),
+        network: request.mode.to_string(),
+        request,
+        exposed,
         volumes: Vec::new(),
         stop_signal,
         stop_timeout: args.stop_timeout,

@@ -45,10 +45,24 @@ const AUTO_COUNT: u32 = 65536;
 const AUTO_OWNER: &str = "containers";
 
 /// The maps of a user namespace.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Maps {
     pub(crate) uids: Vec<LinuxIdMapping>,
     pub(crate) gids: Vec<LinuxIdMapping>,
+}
+
+impl Maps {
+    /// What the host calls a user and a group of the container; who has no name there keeps his own.
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let through = |maps: &[LinuxIdMapping], id: u32| {
+            let place = |map: &LinuxIdMapping| {
+                let at = id.checked_sub(map.container_id()).filter(|at| *at < map.size())?;
+                map.host_id().checked_add(at)
+            };
+            maps.iter().find_map(place).unwrap_or(id)
+        };
+        (through(&self.uids, uid), through(&self.gids, gid))
+    }
 }
 
 impl IdentityArgs {
@@ -197,7 +211,8 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-fn has_program(name: &str) -> bool {
+/// Whether there is a program of this name.
+pub(crate) fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
@@ -220,6 +235,12 @@ mod tests {
         assert_eq!(with_range(1000, range, true), kept);
         let short = Range { start: 100_000, len: 10 };
         assert_eq!(with_range(1000, short, true), [mapping(0, 100_000, 10), mapping(1000, 1000, 1)]);
+    }
+
+    #[test]
+    fn ids_of_the_container_have_others_on_the_host() {
+        let maps = Maps { uids: vec![mapping(0, 100_000, 10)], gids: Vec::new() };
+        assert_eq!((maps.outside(3, 3), maps.outside(10, 0)), ((100_003, 3), (10, 0)));
     }
 
     #[test]
