@@ -1,9 +1,10 @@
 //! Ctrl-C: the mount goes, and the upper, and then the program.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::mount::UnmountFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -24,6 +25,7 @@ pub(crate) fn clean_up_on_signal(left: Leftovers) -> Result<()> {
             lamel_unionfs::mount::unmount(mountpoint, true).ok();
         }
         for directory in &left.directories {
+            detach_below(directory);
             // The workload still runs, and may make files where they are removed.
             for _ in 0..20 {
                 match std::fs::remove_dir_all(directory) {
@@ -38,4 +40,13 @@ pub(crate) fn clean_up_on_signal(left: Leftovers) -> Result<()> {
         std::process::exit(128 + signal);
     });
     Ok(())
+}
+
+/// Detaches everything that is mounted below a directory, the innermost first.
+pub(crate) fn detach_below(directory: &Path) {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    for mount in mounts.filter(|mount| mount.starts_with(directory)).collect::<Vec<_>>().into_iter().rev() {
+        rustix::mount::unmount(mount, UnmountFlags::DETACH).ok();
+    }
 }

@@ -17,6 +17,7 @@ use super::super::plan::{ROOT, Size};
 use super::super::process::run;
 use super::super::result::RowResult;
 use super::super::runner::Turns;
+use super::super::signals::detach_below;
 use super::super::stored::Stored;
 use super::super::tree;
 use super::dockerd::Dockerd;
@@ -285,10 +286,6 @@ fn busybox(state: &Path, say: &dyn Fn(&str)) -> Result<PathBuf> {
 
 /// Removes a directory with what engines have left mounted in it.
 fn remove(path: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("the table of mounts")?;
-    let mounts = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
-    for mount in mounts.filter(|mount| mount.starts_with(path)).collect::<Vec<_>>().into_iter().rev() {
-        rustix::mount::unmount(mount, UnmountFlags::DETACH).ok();
-    }
+    detach_below(path);
     fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))
 }
