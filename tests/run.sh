@@ -33,6 +33,10 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 # For rootless containers: an account with subordinate ids, and the devices as udev sets them up.
 id lamel-test > /dev/null 2>&1 || useradd --create-home lamel-test
 grep -q '^lamel-test:' /etc/subuid || usermod --add-subuids 200000-265535 --add-subgids 200000-265535 lamel-test
+# For --userns auto, as podman has it.
+for file in /etc/subuid /etc/subgid; do
+    grep -q '^containers:' "$file" || echo containers:2147483647:2147483648 >> "$file"
+done
 chmod 666 /dev/fuse /dev/net/tun
 
 # The declared order: cheap ones first.

@@ -46,6 +46,45 @@ enum Command {
     },
 }
 
+/// Commands that have to be quick, in a parser of their own: that of all commands takes longer to build than these take
+/// to begin.
+#[derive(Debug, Parser)]
+#[command(name = "lamel")]
+struct Quick {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: QuickCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuickCommand {
+    Mount(mount::Args),
+    #[command(flatten)]
+    Container(container::QuickCommand),
+}
+
+impl From<Quick> for Lamel {
+    fn from(Quick { log, command }: Quick) -> Self {
+        let command = match command {
+            QuickCommand::Mount(args) => Command::Mount(args),
+            QuickCommand::Container(command) => Command::Container(command.into()),
+        };
+        Self { log, command }
+    }
+}
+
+impl Lamel {
+    /// Help, and what is wrong with a command line, is told by the parser that knows all commands.
+    fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        let is_quick = args.iter().any(|word| ["mount", "run", "start", "exec"].iter().any(|name| word == name));
+        match is_quick.then(|| Quick::try_parse_from(args)) {
+            Some(Ok(quick)) => Ok(quick.into()),
+            _ => Self::try_parse_from(args),
+        }
+    }
+}
+
 /// Whether a word is one that [`Command`] begins with.
 fn is_command(word: &OsStr) -> bool {
     word == "help" || Lamel::command().get_subcommands().any(|command| word == command.get_name())
@@ -60,7 +99,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
         Some("mount.fuse.lamel" | "mount.fuse3.lamel" | "mount.lamel") => helper::run(args.split_off(1)),
         _ if first == Some(OsStr::new("fuse-overlayfs")) => face::run(args.split_off(2)),
         _ if is_from_mount_fuse(&args) => helper::run(args.split_off(1)),
-        _ => run_command(args),
+        _ => run_command(&args),
     }
 }
 
@@ -73,8 +112,8 @@ fn is_from_mount_fuse(args: &[OsString]) -> bool {
     flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !is_command(source)
 }
 
-fn run_command(args: Vec<OsString>) -> ExitCode {
-    let lamel = match Lamel::try_parse_from(args) {
+fn run_command(args: &[OsString]) -> ExitCode {
+    let lamel = match Lamel::read(args) {
         Ok(lamel) => lamel,
         Err(error) => {
             // Help and version come this way too, and go to standard output.
@@ -116,6 +155,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Lamel::command().debug_assert();
+        Quick::command().debug_assert();
+    }
+
+    #[test]
+    fn a_quick_command_is_read_as_any_other() {
+        for text in [
+            "lamel mount debian /mnt",
+            "lamel --log-level debug run --rm -it --name a debian sh -c exec",
+            "lamel exec -u 0 a ls",
+            "lamel start -a a",
+            "lamel pull run",
+            "lamel run",
+            "lamel run --help",
+            "lamel ps",
+        ] {
+            let args = words(text);
+            match (Lamel::read(&args), Lamel::try_parse_from(&args)) {
+                (Ok(quick), Ok(slow)) => assert_eq!(format!("{quick:?}"), format!("{slow:?}"), "{text}"),
+                (Err(quick), Err(slow)) => assert_eq!(quick.to_string(), slow.to_string(), "{text}"),
+                (quick, slow) => panic!("{text}: {quick:?}, {slow:?}"),
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Containers: the commands that make, run and look at them, a file each.
 //!
 //! Reading order: `settings` and `state` (what is on the disk), `record` and `records` (one container, and all of
-//! them), `monitor` (the process that each has on the host), `wire` and `control` (what is said to it), then the
-//! commands.
+//! them), `monitor` (the process that each has on the host), `wire` and `control` (what is said to it), `layers`,
+//! `namespace` and `copy` (a container's files from outside), then the commands.
 
 pub(crate) mod control;
 pub(crate) mod copy;
@@ -64,6 +64,24 @@ use crate::output::print;
 use crate::run::failure_code;
 use monitor::NotStarted;
 use records::Containers;
+
+/// Commands for which somebody waits; see `args.rs`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuickCommand {
+    Run(Box<run::Args>),
+    Start(start::Args),
+    Exec(exec::Args),
+}
+
+impl From<QuickCommand> for Command {
+    fn from(command: QuickCommand) -> Self {
+        match command {
+            QuickCommand::Run(args) => Self::Run(args),
+            QuickCommand::Start(args) => Self::Start(args),
+            QuickCommand::Exec(args) => Self::Exec(args),
+        }
+    }
+}
 
 /// What is done with containers.
 #[derive(Debug, Subcommand)]

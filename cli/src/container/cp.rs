@@ -171,7 +171,7 @@ impl Copy<'_> {
         let host = Root::host()?;
         let (bytes, lost) = match &self.way {
             Way::Out(from, None) => {
-                let (object, name) = self.source(root, from, None)?;
+                let (object, name) = self.source(root, from)?;
                 let out = io::stdout();
                 if io::IsTerminal::is_terminal(&out) {
                     bail!("cannot copy to a terminal: redirect the output, or name a file");
@@ -203,21 +203,20 @@ impl Copy<'_> {
         report(lost)
     }
 
-    /// The object that is copied, and its name in the archive; `dir` says that it is copied into the directory `as_name`.
-    fn source(&self, root: &Root, path: &Path, as_name: Option<OsString>) -> Result<(OwnedFd, OsString)> {
+    /// The object that is copied, and its name in the archive: `.` where what is in it is meant.
+    fn source(&self, root: &Root, path: &Path) -> Result<(OwnedFd, OsString)> {
         let object = root.find(path, self.args.follow_link || asks_for_directory(path));
         let object = object.with_context(|| path.display().to_string())?;
         if asks_for_directory(path) && kind(&object)? != FileType::Directory {
             return Err(Errno::NOTDIR).with_context(|| path.display().to_string());
         }
-        let own = || if wants_content(path) { None } else { base(path).map(ToOwned::to_owned) };
-        let name = as_name.or_else(own).unwrap_or_else(|| ".".into());
+        let name = base(path).filter(|_| !wants_content(path)).map_or_else(|| ".".into(), ToOwned::to_owned);
         Ok((object, name))
     }
 
     /// Copies from one root to another by docker's rules.
     fn transfer(&self, from: (&Root, &Path), to: (&Root, &Path), owner: Owner) -> Result<(u64, Lost)> {
-        let (object, own) = self.source(from.0, from.1, None)?;
+        let (object, own) = self.source(from.0, from.1)?;
         let is_dir = kind(&object)? == FileType::Directory;
         let (root, path) = to;
         let there = match root.find(path, true) {
@@ -237,8 +236,8 @@ impl Copy<'_> {
             }
             (None, _) => named(path)?,
         };
-        let at = root.directory(&dir).with_context(|| format!("the destination directory {}", dir.display()))?;
-        drop(at);
+        // Said before anything is read.
+        root.directory(&dir).with_context(|| format!("the destination directory {}", dir.display()))?;
         let unpack = Unpack { root, base: dir, owner, with_root: false };
         let mut lost = Lost::default();
         let exported = through_pipe(

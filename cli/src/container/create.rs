@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use lamel_image::manifest::RunConfig;
 use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Store};
+use lamel_isolate::oci::LinuxIdMapping;
 
 use super::health::{self, HealthArgs};
 use super::layers::maps;
@@ -106,6 +107,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     print([made.record.id().as_bytes().to_vec()])
 }
 
+/// The ids of all containers with a user namespace of their own.
+fn taken(containers: &Containers) -> Result<Vec<LinuxIdMapping>> {
+    let specs = containers.list()?.into_iter().filter_map(|record| record.spec().ok());
+    let linux = specs.filter_map(|spec| spec.linux().clone());
+    Ok(linux
+        .flat_map(|linux| [linux.uid_mappings().clone(), linux.gid_mappings().clone()])
+        .flatten()
+        .flatten()
+        .collect())
+}
+
 /// Makes a container. Nothing is left if that fails.
 pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     if let Some(name) = &args.name {
@@ -156,6 +168,7 @@ fn fill<'a>(
         Some(root) => root.clone(),
         None => PathBuf::from("rootfs"),
     };
+    args.options.identity.find_own(|| taken(containers))?;
     let network = record.settings.request.outline(args.options.hostname.as_deref(), record.id())?;
     let mut spec = config::spec(&args.options, words, of_image, &root, &network)?;
     record.settings.home_of_user = !config::has_home(&spec);

@@ -40,10 +40,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return export_mount(Path::new(&args.source), &args.output);
     }
     let name = args.source.to_str().with_context(|| format!("{} is no name of an image", args.source.display()))?;
-    if let Some(record) = container::export::find(&args.inside.store, name)? {
-        return container::export::export(&args.inside.store, &record, &args.output);
-    }
     let mut images = Images::new(&args.inside)?;
+    if let Some(record) = container::export::find(&args.inside.store, name)? {
+        // The first digits of a container's id may be an image's name.
+        let named = [record.settings.name.as_str(), record.id()].contains(&name);
+        if named || images.look(name).is_err() {
+            return container::export::export(&args.inside.store, &record, &args.output);
+        }
+    }
     let view = images.view(name)?;
     write_archive(&args.output, |out| Ok(export(view, out)?))
 }
