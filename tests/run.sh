@@ -30,6 +30,7 @@ for crate in "${crates[@]}"; do
 done
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 [ -c /dev/fuse ] || modprobe fuse
+[ -c /dev/net/tun ] || modprobe tun
 # For rootless containers: an account with subordinate ids, and the devices as udev sets them up.
 id lamel-test > /dev/null 2>&1 || useradd --create-home lamel-test
 grep -q '^lamel-test:' /etc/subuid || usermod --add-subuids 200000-265535 --add-subgids 200000-265535 lamel-test

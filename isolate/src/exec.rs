@@ -18,7 +18,7 @@
 //! | | session, keyring | the container's keyring has the name |
 //! | | the root is opened | `/` of the mount namespace, which is the container's |
 //! | | terminal | out of the container's devpts, which is looked at; its other end goes to the parent by no path |
-//! | | limits and all that follows | as for the first process ([`crate::plan`]); it hides once more after its ids have changed |
+//! | | limits and all that follows | as for the first process (`plan`); it hides once more after its ids have changed |
 //!
 //! The program that does this is kept from being written through `/proc/PID/exe` by [`crate::exe::protect`].
 

@@ -60,7 +60,7 @@ pub(crate) struct ContainerArgs {
     /// Seconds after which it is killed if it does not end
     #[arg(long, value_name = "SECONDS", default_value_t = STOP_TIMEOUT)]
     stop_timeout: u32,
-    /// Start it again when it ends: no, on-failure[:NUMBER], always, unless-stopped
+    /// Start it again when it ends: no, on-failure, on-failure:NUMBER, always, unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: Restart,
     /// Never sync what it writes: a crash of the machine may lose it

@@ -1,4 +1,4 @@
-//! `lamel export CONTAINER`, for [`crate::image::export`].
+//! `lamel export CONTAINER`, for `image::export`.
 
 use std::path::Path;
 
