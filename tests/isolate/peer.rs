@@ -250,7 +250,11 @@ fn podman(ground: &Ground, root: &std::path::Path, options: &[&str]) -> String {
     command.args(["--cap-add", "AUDIT_WRITE,MKNOD,NET_RAW"]).args(options);
     command.arg("--rootfs").arg(root).args(["sh", "-c", LOOK]).env("CONTAINERS_CONF", at("containers.conf"));
     let out = spawn_captured(command, std::time::Duration::from_secs(60));
-    sh(&format!("find /sys/fs/cgroup -depth -type d -path '*/{parent}*' -exec rmdir {{}} + || true"));
+    // podman's monitor leaves its groups a moment after podman has ended.
+    sh(&format!(
+        "groups() {{ find /sys/fs/cgroup -depth -type d -path '*/{parent}*'; }}; \
+         for n in $(seq 100); do groups | xargs -r rmdir 2> /dev/null && break; sleep 0.05; done; test -z \"$(groups)\""
+    ));
     assert!(out.success(), "podman: {}{}", out.stdout, out.stderr);
     out.stdout
 }
