@@ -366,7 +366,8 @@ fn origins(index: &Path) -> Result<Vec<Vec<u8>>> {
 /// # Errors
 /// The layers cannot be used, or looked into.
 pub fn look_up(options: &Options, below: &[Arc<dyn Layer>], paths: &[PathBuf]) -> Result<(), LookUpError> {
-    let union = UnionFs::open_over(options, below)?;
+    // A mount that has just ended may not have let go of it yet.
+    let union = crate::mount::open_stack(options, below)?;
     for path in paths {
         let mut at = union.inodes.get(ROOT_INO).map_err(|source| WalkError { path: path.clone(), source })?;
         for name in path.iter().skip(1) {

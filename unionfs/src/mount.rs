@@ -187,7 +187,7 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
 /// Opens the stack; if another mount uses it, that one may be about to end:
 /// umount(2) returns before the daemon has let go of its upper, and a program
 /// that unmounts and mounts again must not notice.
-fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, OpenError> {
+pub(crate) fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<UnionFs, OpenError> {
     let start = Instant::now();
     loop {
         match UnionFs::open_over(options, below) {
