@@ -59,7 +59,7 @@ impl Process {
         let time = |ticked: u64| Duration::from_millis(ticked.saturating_mul(1000) / ticks.max(1));
         let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let effective = |name: &str| of(name)?.split_whitespace().nth(1)?.parse::<u32>().ok();
-        let words = args.split(|byte| *byte == 0).map(|word| lossy(word)).collect::<Vec<_>>().join(" ");
+        let words = args.split(|byte| *byte == 0).map(lossy).collect::<Vec<_>>().join(" ");
         let args = match words.trim_end() {
             // The kernel's own, and those that have ended.
             "" => format!("[{}]", plain(comm)),
