@@ -8,9 +8,10 @@ cd "$(dirname "$0")/.."
 
 packages=(
     acl apache2-utils attr btrfs-progs buildah busybox-static bzip2 catatonit chromium crun docker-registry e2fsprogs
-    fuse-overlayfs fuse3 gcc git libacl1-dev libarchive-tools libc6-dev libcap2-bin libnbd-bin libpython3.11-testsuite make
-    mmdebstrap nbdkit openssl
-    passwd podman procps python3 rsync runc skopeo sqlite3 strace tmux tree uidmap umoci util-linux xfsprogs xz-utils zstd
+    fuse-overlayfs fuse3 gcc git iproute2 libacl1-dev libarchive-tools libc6-dev libcap2-bin libnbd-bin
+    libpython3.11-testsuite make mmdebstrap nbdkit nftables nginx-light openssl passt
+    passwd podman procps python3 rsync runc skopeo slirp4netns sqlite3 strace tmux tree uidmap umoci util-linux
+    xfsprogs xz-utils zstd
 )
 crates=(pjdfstest@0.2.2 fsx@0.3.2)
 
@@ -29,10 +30,14 @@ for crate in "${crates[@]}"; do
 done
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 [ -c /dev/fuse ] || modprobe fuse
-# For rootless containers: an account with subordinate ids, and the device as udev sets it up.
+# For rootless containers: an account with subordinate ids, and the devices as udev sets them up.
 id lamel-test > /dev/null 2>&1 || useradd --create-home lamel-test
 grep -q '^lamel-test:' /etc/subuid || usermod --add-subuids 200000-265535 --add-subgids 200000-265535 lamel-test
-chmod 666 /dev/fuse
+# For --userns auto, as podman has it.
+for file in /etc/subuid /etc/subgid; do
+    grep -q '^containers:' "$file" || echo containers:2147483647:2147483648 >> "$file"
+done
+chmod 666 /dev/fuse /dev/net/tun
 
 # The declared order: cheap ones first.
 targets=("$@")

@@ -168,7 +168,9 @@ fn perform(command: Command) -> Result<ExitCode> {
 
 /// The containers of a store.
 pub(crate) fn containers(store: &StoreArgs) -> Result<Containers> {
-    Containers::open(&store.path()?)
+    let containers = Containers::open(&store.path()?)?;
+    crate::network::sweep(containers.store());
+    Ok(containers)
 }
 
 /// A store whose images are about to be removed, but for those that containers are made of.

@@ -18,7 +18,7 @@ mod registry;
 mod rmi;
 mod save;
 mod stat;
-mod store;
+pub(crate) mod store;
 mod tag;
 mod tree;
 mod verify;

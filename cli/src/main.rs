@@ -10,11 +10,11 @@ mod image;
 mod launch;
 mod log;
 mod mount;
+mod network;
 mod output;
 mod run;
 mod r#try;
 mod volume;
-
 fn main() -> std::process::ExitCode {
     args::run(std::env::args_os().collect())
 }

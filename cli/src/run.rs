@@ -15,6 +15,7 @@ use lamel_isolate::attach::Signals;
 use lamel_isolate::{Container, Error, Options, seccomp};
 
 use crate::launch::complain;
+use crate::network::NetworkArgs;
 
 /// What docker and podman exit with if there is no container, if its program cannot be run, and if it is not there.
 const NO_CONTAINER: u8 = 125;
@@ -49,9 +50,6 @@ pub(crate) struct Args {
     /// Host name inside [default: made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// none: loopback alone; host: the host's own
-    #[arg(long, alias = "net", value_name = "MODE", default_value = "none")]
-    pub(crate) network: Network,
     /// Cover the old root instead of leaving it, where the root filesystem is an initramfs
     #[arg(long)]
     pub(crate) no_pivot: bool,
@@ -65,29 +63,11 @@ pub(crate) struct Args {
     pub(crate) security: security::SecurityArgs,
     #[command(flatten)]
     pub(crate) limits: limits::LimitArgs,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// The image, unless there is --rootfs, then the command and its arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "REF [CMD]")]
     pub(crate) command: Vec<String>,
-}
-
-/// The network of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Network {
-    /// A namespace with nothing but loopback.
-    #[default]
-    None,
-    /// No namespace.
-    Host,
-}
-
-impl Network {
-    /// As the option has it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Host => "host",
-        }
-    }
 }
 
 /// Turns what came of a container into an exit status.

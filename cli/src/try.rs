@@ -21,10 +21,11 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::launch::complain;
 use crate::log::LogArgs;
+use crate::network::{Namespace, Prepared, host_name};
 use crate::run::environment::EnvironmentArgs;
 use crate::run::identity::{IdentityArgs, random_id};
 use crate::run::volume::shown_read_only;
-use crate::run::{self, Network, config};
+use crate::run::{self, config};
 
 /// Changes that are listed before the question; the rest is counted.
 const MAX_LISTED: usize = 1000;
@@ -69,6 +70,15 @@ pub(crate) struct Args {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD", required_unless_present = "kept")]
     command: Vec<String>,
+}
+
+/// The network of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Network {
+    /// A namespace with nothing but loopback.
+    None,
+    /// No namespace.
+    Host,
 }
 
 /// What becomes of the changes.
@@ -295,14 +305,17 @@ impl Caller {
         let container = run::Args {
             interactive: true,
             tty: self.terminal && std::io::stdout().is_terminal(),
-            network: args.network,
-            hostname: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
             workdir: Some(self.cwd.clone()),
             environment: EnvironmentArgs::inherited(),
             identity: IdentityArgs::one(self.ids, !self.is_root()),
             ..run::Args::default()
         };
-        let mut spec = config::spec(&container, &args.command, &config::OfImage::default(), &view.0, &self.id)?;
+        let namespace = match args.network {
+            Network::None => Namespace::Own,
+            Network::Host => Namespace::Host,
+        };
+        let network = Prepared { namespace, hostname: host_name(), mounts: Vec::new() };
+        let mut spec = config::spec(&container, &args.command, &config::OfImage::default(), &view.0, &network)?;
         let home_of_user = !config::has_home(&spec);
         config::set_user(&mut spec, &container.identity.resolve(&view.0)?, home_of_user);
         config::set_size(&mut spec, terminal_size())?;

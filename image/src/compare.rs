@@ -89,7 +89,11 @@ fn mark_parents(dir: &[u8], changes: &mut Vec<(Vec<u8>, Kind)>) {
 
 fn differs(old: &View, was: &Object, new: &View, is: &Object) -> Result<bool, ViewError> {
     let (a, b) = (&was.attr, &is.attr);
-    if (a.mode, a.uid, a.gid, a.rdev) != (b.mode, b.uid, b.gid, b.rdev) || old.xattrs(was)? != new.xattrs(is)? {
+    // Archives have extended attributes in any order.
+    let (mut before, mut after) = (old.xattrs(was)?, new.xattrs(is)?);
+    before.sort_unstable();
+    after.sort_unstable();
+    if (a.mode, a.uid, a.gid, a.rdev) != (b.mode, b.uid, b.gid, b.rdev) || before != after {
         return Ok(true);
     }
     if a.is_dir() {

@@ -107,7 +107,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
     match step {
         Step::AwaitParent => state.socket.await_go().called("recvmsg"),
         Step::TimeNamespace(offsets) => namespace::unshare_time(offsets),
-        Step::BecomeRoot { groups } => namespace::become_root(*groups),
+        Step::BecomeRoot { groups } => namespace::become_root(*groups, joins_user(plan)),
         Step::Session => {
             rustix::process::umask(Mode::empty());
             // It is the first of its process group only where it was started as such.
@@ -158,7 +158,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         },
         Step::Bound(sets) => caps::bound(*sets),
         Step::Filter => bpf::load_filter(&plan.filter, 0).called("seccomp"),
-        Step::Identity(identity) => become_user(identity),
+        Step::Identity(identity) => become_user(identity, joins_user(plan)),
         Step::Capabilities(sets) => {
             if state.closed_directory {
                 plan.steps.iter().try_for_each(|step| match step {
@@ -200,11 +200,19 @@ fn enter(path: &std::ffi::CStr) -> Result<(), Fault> {
     if name.first() == Some(&b'/') { Ok(()) } else { Err(Fault::refused("it is outside of the container's root")) }
 }
 
-fn become_user(identity: &Identity) -> Result<(), Fault> {
+fn joins_user(plan: &Plan) -> bool {
+    plan.namespaces.joins(oci_spec::runtime::LinuxNamespaceType::User)
+}
+
+fn become_user(identity: &Identity, joined: bool) -> Result<(), Fault> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_keep_capabilities(true).called("prctl PR_SET_KEEPCAPS")?;
     if let Some(groups) = &identity.groups {
-        rustix::thread::set_thread_groups(groups).called("setgroups")?;
+        match rustix::thread::set_thread_groups(groups) {
+            // As in `namespace::become_root`.
+            Err(Errno::PERM) if joined && groups.is_empty() => {}
+            other => other.called("setgroups")?,
+        }
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid).called("setresgid")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).called("setresuid")?;

@@ -153,10 +153,14 @@ pub(crate) fn unshare_time(offsets: &[CString]) -> Result<(), Fault> {
 }
 
 /// Becomes root of the user namespace, if it has one, without the groups of the user outside where that is permitted.
-pub(crate) fn become_root(groups: bool) -> Result<(), Fault> {
+pub(crate) fn become_root(groups: bool, joined: bool) -> Result<(), Fault> {
     use rustix::fs::{Gid, Uid};
     if groups {
-        rustix::thread::set_thread_groups(&[]).called("setgroups")?;
+        match rustix::thread::set_thread_groups(&[]) {
+            // In a namespace that is joined it may be denied for ever: these groups then stay, as for who made it.
+            Err(Errno::PERM) if joined => {}
+            other => other.called("setgroups")?,
+        }
     }
     let fault = |errno: Errno, call| match errno {
         Errno::INVAL => Fault::refused("id 0 is not mapped: a container needs a root to be set up"),

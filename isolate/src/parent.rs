@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
@@ -36,6 +37,26 @@ impl Drop for Container {
     }
 }
 
+/// A container whose program does not run yet.
+#[derive(Debug)]
+pub struct Created {
+    pid: i32,
+}
+
+impl Created {
+    /// The process id of the first process, as this process sees it. Nobody else gets it meanwhile.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Where a namespace of the container is, by its name in `/proc/PID/ns`.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/{name}", self.pid))
+    }
+}
+
 impl Container {
     /// Makes a container and starts its program. On return the program runs.
     ///
@@ -44,18 +65,34 @@ impl Container {
     /// # Errors
     /// [`Error`] names the step; nothing is left behind.
     pub fn start(spec: &Spec, options: &Options) -> Result<Self, Error> {
+        Self::start_with(spec, options, |_| Ok(()))
+    }
+
+    /// The same, with something to be done between the making of the namespaces and the start of the program, which
+    /// waits for it: ids are mapped then, and the control groups entered.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`] and of `connect`; nothing is left behind.
+    pub fn start_with<E: From<Error>>(
+        spec: &Spec,
+        options: &Options,
+        connect: impl FnOnce(&Created) -> Result<(), E>,
+    ) -> Result<Self, E> {
         tty::hold_standard_streams().map_err(Error::call("open", "/dev/null"))?;
         let layout = Layout::detect();
         let plan = plan::from_spec(spec, options, &layout)?;
         let (socket, process) = clone(&plan)?;
         let mut container = Self { process, group: None, frozen: false };
+        let created = Created { pid: container.pid() };
         let group = prepare(spec, options, &layout, &plan, container.process.id());
-        match group.and_then(|group| {
+        let prepared = group.map_err(E::from).and_then(|group| {
             container.group = group;
-            socket.go().map_err(Error::call("sendmsg", "the container's process"))
-        }) {
+            connect(&created)?;
+            socket.go().map_err(Error::call("sendmsg", "the container's process")).map_err(E::from)
+        });
+        match prepared {
             Ok(()) => container.process.await_program(&plan, &socket)?,
-            Err(error) => return Err(container.process.earlier(&plan, &socket).unwrap_or(error)),
+            Err(error) => return Err(container.process.earlier(&plan, &socket).map_or(error, E::from)),
         }
         Ok(container)
     }

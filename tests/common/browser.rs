@@ -13,7 +13,8 @@ pub fn rendered(page: &Path, fragment: &str) -> String {
     // A profile of its own: nothing is shared, nothing is left.
     let script = format!(
         "profile=$(mktemp -d -p \"$PWD\"); trap 'rm -rf \"$profile\"' EXIT; HOME=$profile timeout -k 5 60 chromium --headless \
-         --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir=\"$profile\" --dump-dom \
+         --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-background-networking --timeout=20000 \
+         --user-data-dir=\"$profile\" --dump-dom \
          \"file://$PWD/\"'{name}{fragment}' 2> \"$profile/log\" || {{ cat \"$profile/log\" >&2; exit 1; }}"
     );
     let out = sh_timeout(dir, &script, std::time::Duration::from_secs(90));

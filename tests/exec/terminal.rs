@@ -85,7 +85,9 @@ fn keys_leave_the_command_alone() {
         let script = "trap 'echo hung up > /tmp/end; exit 1' HUP; echo ready; until test -e /tmp/go; do sleep 0.05; done; \
                       seq 20000; echo went on > /tmp/end; exec sleep 100000";
         let command = line(&running, &["-it", "--detach-keys", keys], &["sh", "-c", script]);
-        let tmux = Tmux::start(&format!("keys-{who:?}"), &format!("{command}; echo status $?; sleep 60"));
+        // The terminal echoes what the container gets.
+        let told = format!("{command}; code=$?; echo; echo status $code; sleep 60");
+        let tmux = Tmux::start(&format!("keys-{who:?}"), &told);
         tmux.shows("ready");
         // Half of the keys are not the keys.
         tmux.keys("C-p");

@@ -10,35 +10,32 @@ const EXACT: Compare = Compare { dir_nlink: true, dir_mtime: true, holes: true, 
 fn an_exported_image_comes_back_as_it_was() {
     let place = Place::new();
     place.run(&format!("mkdir mnt2 && lamel load -q -i {}/oci", images().display()));
-    for name in ["small", "eight"] {
+    for name in ["eight", "small"] {
+        // What comes back is the same bytes, and a mount has the same files as the image by itself.
         place.run(&format!(
             "lamel export {name} -o x.tar && lamel export {name} | cmp x.tar - && lamel import x.tar back:{name} > /dev/null
-             lamel export back:{name} -o - | cmp x.tar - && lamel mount {name} mnt && lamel mount back:{name} mnt2"
+             lamel export back:{name} -o - | cmp x.tar - && test -z \"$(lamel diff {name} back:{name})\"
+             lamel mount {name} mnt && lamel export mnt | cmp x.tar - && lamel umount mnt"
         ));
-        let (was, is) = (dump(&place.join("mnt")), dump(&place.join("mnt2")));
-        assert_same(name, &was, &is, EXACT);
-        // A mount has the same files, however it is looked at.
-        place.run("lamel export mnt | cmp x.tar - && lamel umount mnt2 && lamel umount mnt");
-        // libarchive leaves the times of the directory that it stands in alone.
-        for (tool, root, extract) in [
-            ("GNU tar", true, "tar -xpf x.tar --numeric-owner --xattrs --xattrs-include='*' -C out"),
-            ("bsdtar", false, "bsdtar -xpf x.tar --numeric-owner -C out"),
-        ] {
-            // Every kind of object is in the small one.
-            if name != "small" {
-                break;
-            }
-            place.run(&format!("mkdir out && {extract}"));
-            let out = dump(&place.join("out"));
-            let how = Compare { dir_mtime: true, root, ..Compare::CONTENT };
-            assert_same(&format!("{tool}'s extraction of {name}"), &was, &out, how);
-            place.run("rm -rf out");
-        }
+    }
+    // Every kind of object is in the small one.
+    place.run("lamel mount small mnt && lamel mount back:small mnt2");
+    let (was, is) = (dump(&place.join("mnt")), dump(&place.join("mnt2")));
+    assert_same("an image and its export", &was, &is, EXACT);
+    place.run("lamel umount mnt2 && lamel umount mnt");
+    // libarchive leaves the times of the directory that it stands in alone.
+    for (tool, root, extract) in [
+        ("GNU tar", true, "tar -xpf x.tar --numeric-owner --xattrs --xattrs-include='*' -C out"),
+        ("bsdtar", false, "bsdtar -xpf x.tar --numeric-owner -C out"),
+    ] {
+        place.run(&format!("mkdir out && {extract}"));
+        let out = dump(&place.join("out"));
+        let how = Compare { dir_mtime: true, root, ..Compare::CONTENT };
+        assert_same(&format!("{tool}'s extraction"), &was, &out, how);
+        place.run("rm -rf out");
     }
     // A sparse file takes no more than its data.
-    place.run(
-        "test $(stat -c %s x.tar) -gt 1000000 && lamel export small -o x.tar && test $(stat -c %s x.tar) -lt 8000000",
-    );
+    place.run("test $(stat -c %s x.tar) -lt 8000000");
     assert!(place.fails("lamel export missing").contains("no image"));
     assert!(place.fails("lamel export /usr").contains("nor a mount of lamel"));
     assert!(place.fails("lamel export small -o /dev/full").contains("No space left"));

@@ -1,8 +1,6 @@
 //! What each layer did, in numbers and on a page, which a browser opens.
 
-use std::time::Duration;
-
-use crate::common::sh_timeout;
+use crate::common::rendered;
 use crate::place::Place;
 
 /// An image of three layers: `bottom`, one that wastes space, and one with hostile names.
@@ -66,19 +64,6 @@ fn wasted_space_is_counted_and_limited() {
     assert!(place.fails("lamel layers missing").contains("no image"));
 }
 
-/// The page as the browser has it once its script has run; `place` is what its address ends in.
-fn open(place: &Place, hash: &str) -> String {
-    // Of its own: a browser refuses to run twice on one profile.
-    let cmd = format!(
-        "profile=$(mktemp -d -p $PWD) && HOME=$profile timeout -k 5 60 chromium --headless --no-sandbox --disable-gpu \
-         --disable-dev-shm-usage --no-first-run --disable-background-networking --user-data-dir=$profile --timeout=20000 \
-         --dump-dom 'file://'$PWD'/page.html{hash}' 2> chromium.log || {{ cat chromium.log >&2; exit 1; }}"
-    );
-    let out = sh_timeout(place.scratch.path(), &cmd, Duration::from_secs(80));
-    assert!(out.success(), "{out:?}");
-    out.stdout
-}
-
 #[test]
 fn the_page_is_drawn_by_a_browser() {
     let place = wasteful();
@@ -89,10 +74,11 @@ fn the_page_is_drawn_by_a_browser() {
     assert!(page.contains("default-src 'none'") && page.contains("prefers-color-scheme:dark"));
     assert!(page.contains("RUN make &lt;large&gt; &amp;&amp; rm"));
 
-    let merged = open(&place, "");
+    let merged = rendered(&place.join("page.html"), "");
     let tiles = |page: &str| page.matches("class=\"tile").count();
     assert!(tiles(&merged) >= 6, "{merged}");
     assert!(merged.contains(">large 500kB</div>") && merged.contains("/usr/lib/large\n500kB, layer 2"), "{merged}");
+    assert!(merged.contains("<span>usr 501kB</span>"), "{merged}");
     assert!(!merged.contains(">package"), "what is deleted is not in the merged image");
     let trail = |page: &str| {
         let trail = page.split("id=\"trail\">").nth(1).unwrap().split("</p>").next().unwrap().to_owned();
@@ -100,7 +86,7 @@ fn the_page_is_drawn_by_a_browser() {
     };
     assert_eq!(trail(&merged), "merged image — 512kB");
 
-    let second = open(&place, "#2");
+    let second = rendered(&place.join("page.html"), "#2");
     assert_eq!(trail(&second), "layer 2 — 800kB");
     assert!(second.contains(">cache 300kB</div>") && second.contains("class=\"tile removed\""), "{second}");
     assert!(
@@ -109,12 +95,12 @@ fn the_page_is_drawn_by_a_browser() {
     );
 
     // Into a directory; what the address says beyond that is left out.
-    let inside = open(&place, "#1/usr/lib/nothing");
+    let inside = rendered(&place.join("page.html"), "#1/usr/lib/nothing");
     assert_eq!(trail(&inside), "layer 1 / usr / lib — 600kB");
     assert_eq!(tiles(&inside), 1, "{inside}");
 
     // Names of an image are text, wherever they stand.
-    let third = open(&place, "#3");
+    let third = rendered(&place.join("page.html"), "#3");
     assert!(third.contains("&lt;img src=x onerror=document.title=1&gt; 2kB"), "{third}");
     assert!(
         !third.contains("<img")

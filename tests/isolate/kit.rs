@@ -52,7 +52,9 @@ impl Who {
         } {
             command.arg(format!("HOME={home}"));
         }
-        command.arg(format!("LAMEL_ROOT={}", program.with_file_name("store").display())).arg(program);
+        command.arg(format!("LAMEL_ROOT={}", program.with_file_name("store").display()));
+        // What is about the network asks for one.
+        command.arg("LAMEL_NETWORK=none").arg(program);
         command
     }
 }

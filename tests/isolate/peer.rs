@@ -184,6 +184,9 @@ const CRUN: Explained = &[
     ("/dev/core", "crun's link to what is masked"),
     ("dev: lrwxrwxrwx core", "the same"),
     ("dev: lrwxrwxrwx /proc/kcore", "the same"),
+    ("/etc/hosts", "every container has its own, as of docker and podman; where it lies is another filesystem"),
+    ("/etc/hostname", "the same"),
+    ("/etc/resolv.conf", "the same"),
     ("mounts: /proc/bus ro,", "lamel keeps nosuid, nodev and noexec on what becomes read-only"),
     ("mounts: /proc/fs ro,", "the same"),
     ("mounts: /proc/irq ro,", "the same"),
@@ -210,9 +213,6 @@ const PODMAN: Explained = &[
     ("/proc/interrupts", "the same"),
     ("mounts:   super /dev/shm size=", "as much, in other words: 64000k and 65536k"),
     ("mounts: /dev rw,nosuid", "podman's is noexec, Docker's is not"),
-    ("/etc/hosts", "podman makes it where the container has no network too"),
-    ("/etc/hostname", "the same"),
-    ("/etc/resolv.conf", "the same"),
     ("/run/.containerenv", "podman's own"),
 ];
 

@@ -26,11 +26,10 @@ fn exit_statuses_are_those_of_docker() {
 fn what_is_not_there_is_refused() {
     let ground = Ground::new(Who::Root);
     for option in [
-        &["--network", "bridge"][..],
+        &["--network", "nowhere"][..],
         &["--security-opt", "apparmor=x"],
         &["--cap-add", "everything"],
         &["-v", "/etc:/x:O"],
-        &["--userns", "auto"],
         &["--ulimit", "nothing=1"],
         &["--tmpfs", "/x:tmpcopyup"],
         &["--device", "/etc/passwd"],
@@ -121,6 +120,28 @@ fn a_plain_user_keeps_his_id_where_he_asks_for_it() {
     let alone = Ground::new(Who::Alone);
     alone.refused(&["-u", "me"], &["is not mapped"]);
     alone.refused(&["--group-add", "5"], &["groups cannot be chosen"]);
+}
+
+#[test]
+fn containers_have_ids_of_their_own_on_request() {
+    let ground = Ground::new(Who::Root);
+    // What is mounted on is there from the first time.
+    ground.run(&[], "true");
+    let map = "awk '{ print $1, $2, $3 }' /proc/self/uid_map /proc/self/gid_map";
+    let mut first = ground.command(&["--userns", "auto", "-i"], &["sh", "-c", &format!("{map}; cat > /dev/null")]);
+    let mut first = first.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(first.stdout.take().unwrap()));
+    let outer = lines.next().unwrap().unwrap();
+    // The first one still runs: these are others.
+    let inner = ground.run(&["--userns", "auto"], map);
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert!(outer.starts_with("0 ") && outer.ends_with(" 65536") && outer != "0 0 65536", "{outer}");
+    let inner: Vec<&str> = inner.lines().collect();
+    assert!(inner.len() == 2 && inner[0] == inner[1] && inner[0] != outer, "{inner:?} {outer}");
+    for who in [Who::User, Who::Alone] {
+        Ground::new(who).refused(&["--userns", "auto"], &["for root"]);
+    }
 }
 
 #[test]
@@ -302,7 +323,7 @@ fn the_root_can_be_covered_instead_of_left() {
         let ground = Ground::new(who);
         assert_eq!(
             ground.run(&["--no-pivot"], "ls /etc; test -e /var/tmp || echo inside"),
-            "group\npasswd\ninside",
+            "group\nhostname\nhosts\npasswd\nresolv.conf\ninside",
             "{who:?}"
         );
     }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_image::archive::{Mounts, export_tree};
-use lamel_isolate::oci::LinuxIdMapping;
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
@@ -22,6 +21,7 @@ use super::start;
 use crate::image::StoreArgs;
 use crate::launch::warn;
 use crate::output::human;
+use crate::run::identity::Maps;
 
 /// Symlinks that are followed to the file that is written.
 const MOST_LINKS: u32 = 40;
@@ -136,11 +136,7 @@ impl Copy<'_> {
         let ids = maps(&spec);
         let is_root = rustix::process::geteuid().is_root();
         // Ids as this process sees them: in the container's user namespace they are the container's.
-        let shift = ids.as_ref().filter(|_| is_root && record.settings.rootfs.is_none());
-        let inside = Inside {
-            uids: shift.map(|maps| maps.uids.clone()).unwrap_or_default(),
-            gids: shift.map(|maps| maps.gids.clone()).unwrap_or_default(),
-        };
+        let inside = Inside(ids.clone().filter(|_| is_root));
         if let Some(process) = &running.root {
             let copy = || self.copy(&Root::confined(root_of(process)?), &inside);
             return match running.monitor {
@@ -148,24 +144,24 @@ impl Copy<'_> {
                 _ => copy(),
             };
         }
-        if record.settings.rootfs.is_some() {
+        let open = || {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open(record.root(), flags, Mode::empty());
-            let root = root.with_context(|| record.root().display().to_string())?;
-            return self.copy(&Root::confined(root), &inside);
-        }
-        // Mounted for the time of the copy, where nobody else sees it.
-        let (store, image) = start::image(&self.args.store, record)?;
+            Ok::<_, anyhow::Error>(Root::confined(root.with_context(|| record.root().display().to_string())?))
+        };
         let ids = match &ids {
             Some(maps) if !is_root => Ids::Mapped(maps),
             _ => Ids::Own,
         };
+        if record.settings.rootfs.is_some() {
+            let copy = || self.copy(&open()?, &inside);
+            return if is_root { copy() } else { namespace::aside(ids, false, copy) };
+        }
+        // Mounted for the time of the copy, where nobody else sees it.
+        let (store, image) = start::image(&self.args.store, record)?;
         namespace::aside(ids, true, || {
             let union = union::mount(record, &store, &image, &spec, running.fresh)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let copied = rustix::fs::open(record.root(), flags, Mode::empty())
-                .map_err(anyhow::Error::from)
-                .and_then(|root| self.copy(&Root::confined(root), &inside));
+            let copied = open().and_then(|root| self.copy(&root, &inside));
             union.unmount(Some(union::PATIENCE));
             copied
         })
@@ -256,32 +252,18 @@ impl Copy<'_> {
     }
 }
 
-/// How ids of the container are given to its files from here; empty: as they are.
-struct Inside {
-    uids: Vec<LinuxIdMapping>,
-    gids: Vec<LinuxIdMapping>,
-}
+/// How ids of the container are given to its files from here; `None`: as they are.
+struct Inside(Option<Maps>);
 
 impl Inside {
     fn root(&self) -> Owner {
-        Owner::Fixed(outside(&self.uids, 0), outside(&self.gids, 0))
+        let (uid, gid) = self.0.as_ref().map_or((0, 0), |maps| maps.outside(0, 0));
+        Owner::Fixed(uid, gid)
     }
 
     fn kept(&self) -> Owner {
-        if self.uids.is_empty() && self.gids.is_empty() {
-            return Owner::Kept;
-        }
-        let (uids, gids) = (self.uids.clone(), self.gids.clone());
-        Owner::Shifted(Box::new(move |uid, gid| (outside(&uids, uid), outside(&gids, gid))))
+        self.0.clone().map_or(Owner::Kept, Owner::Shifted)
     }
-}
-
-fn outside(maps: &[LinuxIdMapping], id: u32) -> u32 {
-    let place = |map: &LinuxIdMapping| {
-        let at = id.checked_sub(map.container_id()).filter(|at| *at < map.size())?;
-        map.host_id().checked_add(at)
-    };
-    maps.iter().find_map(place).unwrap_or(id)
 }
 
 fn kind(object: &OwnedFd) -> Result<FileType> {
@@ -322,7 +304,6 @@ fn report(lost: Lost) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lamel_isolate::idmap::mapping;
 
     #[test]
     fn ends_are_told_apart_as_docker_does() {
@@ -337,11 +318,5 @@ mod tests {
             assert!(container(text).is_none(), "{text}");
         }
         assert!(End::parse(&"c:".into()).is_err());
-    }
-
-    #[test]
-    fn ids_are_those_of_the_host() {
-        let maps = [mapping(0, 100_000, 10)];
-        assert_eq!((outside(&maps, 3), outside(&maps, 10), outside(&[], 3)), (100_003, 10, 3));
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use lamel_image::manifest::RunConfig;
 use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Store};
+use lamel_isolate::oci::LinuxIdMapping;
 
 use super::health::{self, HealthArgs};
 use super::layers::maps;
@@ -106,6 +107,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     print([made.record.id().as_bytes().to_vec()])
 }
 
+/// The ids of all containers with a user namespace of their own.
+fn taken(containers: &Containers) -> Result<Vec<LinuxIdMapping>> {
+    let specs = containers.list()?.into_iter().filter_map(|record| record.spec().ok());
+    let linux = specs.filter_map(|spec| spec.linux().clone());
+    Ok(linux
+        .flat_map(|linux| [linux.uid_mappings().clone(), linux.gid_mappings().clone()])
+        .flatten()
+        .flatten()
+        .collect())
+}
+
 /// Makes a container. Nothing is left if that fails.
 pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     if let Some(name) = &args.name {
@@ -156,7 +168,9 @@ fn fill<'a>(
         Some(root) => root.clone(),
         None => PathBuf::from("rootfs"),
     };
-    let mut spec = config::spec(&args.options, words, of_image, &root, record.id())?;
+    args.options.identity.find_own(|| taken(containers))?;
+    let network = record.settings.request.outline(args.options.hostname.as_deref(), record.id())?;
+    let mut spec = config::spec(&args.options, words, of_image, &root, &network)?;
     record.settings.home_of_user = !config::has_home(&spec);
     let annotations = record.settings.annotations.clone();
     spec.set_annotations(Some(annotations.into_iter().collect()));
@@ -234,6 +248,8 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         diff_ids: image.diff_ids().to_vec(),
         chain: image.chain_id(),
     };
+    let exposed: Vec<String> = config.exposed_ports.keys().cloned().collect();
+    let request = options.network.resolve(&exposed)?;
     Ok(Settings {
         id: id.to_owned(),
         name: args.name.clone().unwrap_or_default(),
@@ -247,9 +263,9 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         home_of_user: true,
         labels,
         annotations,
-        network: options.network.name().to_owned(),
-        ports: Vec::new(),
-        exposed: config.exposed_ports.keys().cloned().collect(),
+        network: request.mode.to_string(),
+        request,
+        exposed,
         volumes: Vec::new(),
         stop_signal,
         stop_timeout: args.stop_timeout,

@@ -119,7 +119,7 @@ fn container(record: &Record, size: bool) -> Result<Value> {
         },
         "HostConfig": host_config(settings, &spec),
         "Config": config(settings, &spec),
-        "NetworkSettings": network(settings, &state),
+        "NetworkSettings": network(&state),
     });
     if size {
         value["SizeRw"] = super::ps::written(&record.upper()).into();
@@ -225,7 +225,7 @@ fn host_config(settings: &Settings, spec: &Spec) -> Value {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let memory = resources.and_then(|resources| resources.memory().as_ref());
     let cpu = resources.and_then(|resources| resources.cpu().as_ref());
-    let bindings = settings.ports.iter().fold(serde_json::Map::new(), bind);
+    let bindings = settings.request.bindings();
     json!({
         "NetworkMode": settings.network,
         "PortBindings": bindings,
@@ -258,9 +258,9 @@ fn bind(mut bindings: serde_json::Map<String, Value>, port: &Port) -> serde_json
     bindings
 }
 
-fn network(settings: &Settings, state: &State) -> Value {
+fn network(state: &State) -> Value {
     let ports = if state.status.is_alive() {
-        settings.ports.iter().fold(serde_json::Map::new(), bind)
+        state.ports.iter().fold(serde_json::Map::new(), bind)
     } else {
         serde_json::Map::new()
     };

@@ -88,10 +88,9 @@ fn ports(settings: &Settings, state: &State) -> String {
         let address = if port.address.is_empty() { "0.0.0.0" } else { &port.address };
         format!("{address}:{}->{}/{}", port.host, port.container, port.protocol)
     };
-    let mut all: Vec<String> = settings.ports.iter().map(published).collect();
-    let is_published = |exposed: &String| {
-        settings.ports.iter().any(|port| *exposed == format!("{}/{}", port.container, port.protocol))
-    };
+    let mut all: Vec<String> = state.ports.iter().map(published).collect();
+    let is_published =
+        |exposed: &String| state.ports.iter().any(|port| *exposed == format!("{}/{}", port.container, port.protocol));
     all.extend(settings.exposed.iter().filter(|exposed| !is_published(exposed)).cloned());
     all.join(", ")
 }
@@ -119,8 +118,8 @@ mod tests {
             let mut settings = plain(&"ab".repeat(32), "x");
             settings.cmd = vec!["sh".to_owned(), "-c".to_owned(), "a long command line".to_owned()];
             settings.exposed = vec!["80/tcp".to_owned(), "443/tcp".to_owned()];
-            settings.ports =
-                vec![Port { address: String::new(), host: 8080, container: 80, protocol: "tcp".to_owned() }];
+            let ports = vec![Port { address: String::new(), host: 8080, container: 80, protocol: "tcp".to_owned() }];
+            let state = State { ports, ..state };
             let listed = Listed { record: Record::new("/nowhere".into(), settings), state, size: Some((1000, 500)) };
             let fields = listed.fields(now, false);
             assert_eq!(fields["Status"], text);

@@ -11,6 +11,7 @@
 mod client;
 mod health;
 mod life;
+mod network;
 mod serve;
 mod stdio;
 pub(crate) mod union;

@@ -21,8 +21,8 @@ pub(crate) struct Args {
 /// Shows.
 pub(super) fn run(args: &Args) -> Result<()> {
     let record = super::containers(&args.store)?.find(&args.container)?;
-    let alive = record.state()?.status.is_alive();
-    let ports: &[Port] = if alive { &record.settings.ports } else { &[] };
+    let state = record.state()?;
+    let ports: &[Port] = if state.status.is_alive() { &state.ports } else { &[] };
     let place = |port: &Port| {
         let address = if port.address.is_empty() { "0.0.0.0" } else { &port.address };
         format!("{address}:{}", port.host)

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use lamel_image::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::network::Request;
+
 /// Seconds between the stop signal and SIGKILL, as docker has them.
 pub(crate) const STOP_TIMEOUT: u32 = 10;
 
@@ -152,8 +154,9 @@ pub(crate) struct Settings {
     pub(crate) annotations: BTreeMap<String, String>,
     /// As `--network` has it.
     pub(crate) network: String,
+    /// All that was asked of the network.
     #[serde(default)]
-    pub(crate) ports: Vec<Port>,
+    pub(crate) request: Request,
     /// `PORT/PROTOCOL` of the image and of `--expose`.
     #[serde(default)]
     pub(crate) exposed: Vec<String>,
@@ -222,7 +225,7 @@ pub(crate) mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             network: "none".to_owned(),
-            ports: Vec::new(),
+            request: Request::default(),
             exposed: Vec::new(),
             volumes: Vec::new(),
             stop_signal: 15,

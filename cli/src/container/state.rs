@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::settings::Port;
+
 /// Bytes of a file of the state that are read.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
@@ -108,6 +110,8 @@ pub(crate) struct State {
     pub(crate) health: Option<Health>,
     /// By the network's name.
     pub(crate) networks: BTreeMap<String, Endpoint>,
+    /// Those that are published.
+    pub(crate) ports: Vec<Port>,
 }
 
 impl State {

@@ -10,16 +10,18 @@ use lamel_isolate::oci::{
 };
 use lamel_isolate::user::Identity;
 
+use super::Args;
 use super::identity::Maps;
 use super::security::Privileges;
 use super::volume::build;
-use super::{Args, Network};
+use crate::network::{Namespace, Prepared};
 
 /// The version of the runtime specification that this is written for.
 const VERSION: &str = "1.2.0";
 
-/// Characters of the container's id that make its host name, as in docker.
-const HOSTNAME_LEN: usize = 12;
+/// What docker sets in a network of the container's own: every port may be listened on, and everybody may ping.
+const NETWORK_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
 /// What an image says about its containers.
 #[derive(Debug, Default)]
@@ -44,16 +46,10 @@ pub(crate) fn command(args: &Args, words: &[String], image: &OfImage) -> Result<
     Ok((entrypoint, cmd))
 }
 
-/// The configuration that the options make for a container of id `id` with this root, whose user is still to be found.
-pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, id: &str) -> Result<Spec> {
+/// The configuration that the options make for a container with this root, whose user is still to be found.
+pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, network: &Prepared) -> Result<Spec> {
     let maps = args.identity.maps()?;
     let privileges = args.security.resolve()?;
-    let hostname = match (&args.hostname, args.network) {
-        (Some(name), _) => name.clone(),
-        // As docker has it: with the host's network goes the host's name.
-        (None, Network::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        (None, Network::None) => id.get(..HOSTNAME_LEN).unwrap_or(id).to_owned(),
-    };
     let mut resources = args.limits.resources()?;
     if maps.is_none() {
         resources.set_devices(Some(privileges.device_rules.clone()));
@@ -61,9 +57,11 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let mut mounts = default_mounts(&Defaults {
         shm_bytes: args.limits.shm_bytes()?,
         maps: maps.as_ref(),
-        network: args.network,
+        shares_network: network.namespace == Namespace::Host,
         privileged: args.security.privileged,
     })?;
+    mounts.retain(|mount| !network.mounts.iter().any(|other| other.destination() == mount.destination()));
+    mounts.extend(network.mounts.iter().cloned());
     let own = args.volumes.resolve()?;
     mounts.retain(|mount| !own.iter().any(|other| other.destination() == mount.destination()));
     mounts.extend(own);
@@ -71,11 +69,11 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let mut spec = Spec::default();
     let mut root_member = Root::default();
     root_member.set_path(root.to_owned()).set_readonly(Some(args.read_only));
-    let process = process(args, words, image, &privileges, &hostname)?;
-    let linux = linux(args, privileges, maps, resources)?;
+    let process = process(args, words, image, &privileges, &network.hostname)?;
+    let linux = linux(args, privileges, maps, resources, &network.namespace)?;
     spec.set_version(VERSION.to_owned())
         .set_root(Some(root_member))
-        .set_hostname(Some(hostname))
+        .set_hostname(Some(network.hostname.clone()))
         .set_mounts(Some(mounts))
         .set_process(Some(process))
         .set_linux(Some(linux));
@@ -142,6 +140,28 @@ pub(crate) fn set_user(spec: &mut Spec, identity: &Identity, home_of_user: bool)
     }
 }
 
+/// Gives the container the network of another.
+pub(crate) fn set_network(spec: &mut Spec, network: &Prepared) -> Result<()> {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|mount| !network.mounts.iter().any(|other| other.destination() == mount.destination()));
+    mounts.extend(network.mounts.iter().cloned());
+    spec.set_mounts(Some(mounts)).set_hostname(Some(network.hostname.clone()));
+    if let Some(linux) = spec.linux_mut() {
+        let user = linux.uid_mappings().is_some();
+        linux.set_namespaces(Some(namespaces(&network.namespace, user)?));
+        if let Namespace::Joined { user: Some(_), .. } = network.namespace {
+            linux.set_uid_mappings(None).set_gid_mappings(None);
+        }
+    }
+    if let Some(process) = spec.process_mut() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.retain(|variable| !variable.starts_with("HOSTNAME="));
+        env.push(format!("HOSTNAME={}", network.hostname));
+        process.set_env(Some(env));
+    }
+    Ok(())
+}
+
 /// Makes the container's terminal as large as the user's.
 pub(crate) fn set_size(spec: &mut Spec, size: Option<(u16, u16)>) -> Result<()> {
     if let (Some((columns, rows)), Some(process)) = (size, spec.process_mut())
@@ -152,11 +172,21 @@ pub(crate) fn set_size(spec: &mut Spec, size: Option<(u16, u16)>) -> Result<()> 
     Ok(())
 }
 
-fn linux(args: &Args, privileges: Privileges, maps: Option<Maps>, resources: LinuxResources) -> Result<Linux> {
-    let sysctls: HashMap<String, String> = args.limits.sysctls()?.into_iter().collect();
+fn linux(
+    args: &Args,
+    privileges: Privileges,
+    maps: Option<Maps>,
+    resources: LinuxResources,
+    network: &Namespace,
+) -> Result<Linux> {
+    let mut sysctls: HashMap<String, String> = HashMap::new();
+    if maps.is_none() && *network == Namespace::Own {
+        sysctls.extend(NETWORK_SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    sysctls.extend(args.limits.sysctls()?);
     let mut linux = Linux::default();
     linux
-        .set_namespaces(Some(namespaces(args.network, maps.is_some())?))
+        .set_namespaces(Some(namespaces(network, maps.is_some())?))
         .set_resources(Some(resources))
         .set_seccomp(privileges.seccomp)
         .set_masked_paths(Some(privileges.masked))
@@ -164,26 +194,43 @@ fn linux(args: &Args, privileges: Privileges, maps: Option<Maps>, resources: Lin
         .set_devices(Some(privileges.devices))
         .set_sysctl(Some(sysctls))
         .set_cgroups_path(None);
-    if let Some(maps) = maps {
+    // A user namespace that is joined has its maps.
+    let joins = matches!(network, Namespace::Joined { user: Some(_), .. });
+    if let Some(maps) = maps.filter(|_| !joins) {
         linux.set_uid_mappings(Some(maps.uids)).set_gid_mappings(Some(maps.gids));
     }
     Ok(linux)
 }
 
 /// The namespaces of every container.
-fn namespaces(network: Network, user: bool) -> Result<Vec<LinuxNamespace>> {
+fn namespaces(network: &Namespace, user: bool) -> Result<Vec<LinuxNamespace>> {
     use LinuxNamespaceType as Kind;
-    let mut kinds = vec![Kind::Mount, Kind::Pid, Kind::Ipc, Kind::Uts, Kind::Cgroup];
-    kinds.extend((network == Network::None).then_some(Kind::Network));
-    kinds.extend(user.then_some(Kind::User));
-    kinds.into_iter().map(|kind| Ok(LinuxNamespaceBuilder::default().typ(kind).build()?)).collect()
+    let mut kinds =
+        vec![(Kind::Mount, None), (Kind::Pid, None), (Kind::Ipc, None), (Kind::Uts, None), (Kind::Cgroup, None)];
+    let mut of_user = None;
+    match network {
+        Namespace::Host => {}
+        Namespace::Own => kinds.push((Kind::Network, None)),
+        Namespace::Joined { network, user } => {
+            kinds.push((Kind::Network, Some(network)));
+            of_user = user.as_ref();
+        }
+    }
+    kinds.extend(user.then_some((Kind::User, of_user)));
+    kinds
+        .into_iter()
+        .map(|(kind, path)| {
+            let builder = LinuxNamespaceBuilder::default().typ(kind);
+            Ok(if let Some(path) = path { builder.path(path) } else { builder }.build()?)
+        })
+        .collect()
 }
 
 /// What the default mounts depend on.
 struct Defaults<'a> {
     shm_bytes: u64,
     maps: Option<&'a Maps>,
-    network: Network,
+    shares_network: bool,
     privileged: bool,
 }
 
@@ -212,18 +259,13 @@ fn default_mounts(defaults: &Defaults<'_>) -> Result<Vec<Mount>> {
         build(Path::new("/dev/mqueue"), "mqueue", Path::new("mqueue"), &guarded)?,
     ];
     // The kernel gives a sysfs only to who owns the network that it shows.
-    if defaults.maps.is_some() && defaults.network == Network::Host {
+    if defaults.maps.is_some() && defaults.shares_network {
         let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev", "rro"];
         mounts.push(build(Path::new("/sys"), "bind", Path::new("/sys"), &options)?);
     } else {
         mounts.push(build(Path::new("/sys"), "sysfs", Path::new("sysfs"), &system)?);
     }
     mounts.push(build(Path::new("/sys/fs/cgroup"), "cgroup", Path::new("cgroup"), &system)?);
-    if defaults.network == Network::Host {
-        for file in ["/etc/resolv.conf", "/etc/hosts"].map(Path::new).into_iter().filter(|file| file.exists()) {
-            mounts.push(build(file, "bind", file, &["bind", "rprivate", "ro"])?);
-        }
-    }
     Ok(mounts)
 }
 
@@ -239,12 +281,12 @@ mod tests {
     #[test]
     fn a_plain_user_s_host_network_has_the_host_s_sys() {
         let maps = Maps { uids: vec![mapping(0, 1000, 1)], gids: vec![mapping(0, 1000, 1)] };
-        let defaults = |maps, network| Defaults { shm_bytes: 1, maps, network, privileged: false };
-        let mounts = default_mounts(&defaults(Some(&maps), Network::Host)).unwrap();
+        let defaults = |maps, shares_network| Defaults { shm_bytes: 1, maps, shares_network, privileged: false };
+        let mounts = default_mounts(&defaults(Some(&maps), true)).unwrap();
         assert!(places(&mounts).contains(&("/sys", "bind")));
         let pts = mounts.iter().find(|m| m.destination() == Path::new("/dev/pts")).unwrap();
         assert!(!pts.options().iter().flatten().any(|option| option == "gid=5"));
-        let mounts = default_mounts(&defaults(None, Network::None)).unwrap();
+        let mounts = default_mounts(&defaults(None, false)).unwrap();
         assert_eq!(mounts.len(), 7);
         assert!(places(&mounts).contains(&("/sys/fs/cgroup", "cgroup")));
     }

@@ -1,5 +1,6 @@
 //! Who a container runs as: `-u`, `--group-add`, `--userns` and the maps of ids.
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -16,7 +17,8 @@ pub(crate) struct IdentityArgs {
     /// A group more
     #[arg(long, value_name = "GROUP")]
     pub(crate) group_add: Vec<String>,
-    /// host: as root none, as a plain user the ids that he has; keep-id: the same, with his own id inside too
+    /// host: as root none, as a plain user the ids that he has; keep-id: the same, with his own id inside too; auto: ids
+    /// that no other container has, of those of the user containers in /etc/subuid (root alone)
     #[arg(long, value_name = "MODE")]
     userns: Option<UserNamespace>,
     /// Map ids in a user namespace of its own (root alone)
@@ -25,19 +27,42 @@ pub(crate) struct IdentityArgs {
     /// The same for groups [default: as --uidmap]
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", requires = "uidmap")]
     gidmap: Vec<String>,
+    /// The first of the ids that were found for auto.
+    #[arg(skip)]
+    found: OnceCell<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum UserNamespace {
     Host,
     KeepId,
+    Auto,
 }
 
+/// How many ids a container has that gets them automatically.
+const AUTO_COUNT: u32 = 65536;
+/// Whose ids they are, as podman has it.
+const AUTO_OWNER: &str = "containers";
+
 /// The maps of a user namespace.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Maps {
     pub(crate) uids: Vec<LinuxIdMapping>,
     pub(crate) gids: Vec<LinuxIdMapping>,
+}
+
+impl Maps {
+    /// What the host calls a user and a group of the container; who has no name there keeps his own.
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let through = |maps: &[LinuxIdMapping], id: u32| {
+            let place = |map: &LinuxIdMapping| {
+                let at = id.checked_sub(map.container_id()).filter(|at| *at < map.size())?;
+                map.host_id().checked_add(at)
+            };
+            maps.iter().find_map(place).unwrap_or(id)
+        };
+        (through(&self.uids, uid), through(&self.gids, gid))
+    }
 }
 
 impl IdentityArgs {
@@ -50,6 +75,29 @@ impl IdentityArgs {
             gidmap: map(inside.1),
             ..Self::default()
         }
+    }
+
+    /// Finds ids for a container that is to have some of its own; `taken` tells the maps of the others.
+    pub(crate) fn find_own(&self, taken: impl FnOnce() -> Result<Vec<LinuxIdMapping>>) -> Result<()> {
+        if self.userns != Some(UserNamespace::Auto) {
+            return Ok(());
+        }
+        if !rustix::process::geteuid().is_root() {
+            bail!("--userns auto is for root; a plain user's containers have all of his ids");
+        }
+        let range = |file| {
+            // Root may map any; the files say which are nobody else's.
+            subordinate(file, Some(AUTO_OWNER), u32::MAX).with_context(|| {
+                format!("--userns auto: {file} has no ids for {AUTO_OWNER}; add a line such as {AUTO_OWNER}:2147483647:2147483648")
+            })
+        };
+        let (uids, gids) = (range("/etc/subuid")?, range("/etc/subgid")?);
+        let start = free(common(uids, gids), &taken()?).with_context(|| {
+            format!("--userns auto: all ids of {AUTO_OWNER} in /etc/subuid and /etc/subgid are in use")
+        })?;
+        // It is asked for once.
+        self.found.set(start).ok();
+        Ok(())
     }
 
     /// The user as the command line has him; empty if it does not say.
@@ -71,6 +119,13 @@ impl IdentityArgs {
         if uid.is_root() {
             if self.userns == Some(UserNamespace::KeepId) {
                 bail!("--userns keep-id is for plain users; root keeps its id in any case");
+            }
+            if let Some(start) = self.found.get() {
+                let map = vec![mapping(0, *start, AUTO_COUNT)];
+                return Ok(Some(Maps { uids: map.clone(), gids: map }));
+            }
+            if self.userns == Some(UserNamespace::Auto) {
+                bail!("--userns auto is for containers that are kept");
             }
             if self.uidmap.is_empty() {
                 return Ok(None);
@@ -94,6 +149,25 @@ impl IdentityArgs {
             _ => Maps { uids: vec![mapping(0, uid.as_raw(), 1)], gids: vec![mapping(0, gid.as_raw(), 1)] },
         }))
     }
+}
+
+/// The ids that are in both.
+fn common(a: Range, b: Range) -> Range {
+    let (start, end) = (a.start.max(b.start), a.start.saturating_add(a.len).min(b.start.saturating_add(b.len)));
+    Range { start, len: end.saturating_sub(start) }
+}
+
+/// Where as many ids begin as a container gets, none of them in a map of another's.
+fn free(range: Range, taken: &[LinuxIdMapping]) -> Option<u32> {
+    let starts = (0..range.len / AUTO_COUNT).map(|number| range.start + number * AUTO_COUNT);
+    let is_free = |start: &u32| {
+        let overlaps = |map: &LinuxIdMapping| {
+            let (a, b) = (u64::from(*start), u64::from(map.host_id()));
+            a < b + u64::from(map.size()) && b < a + u64::from(AUTO_COUNT)
+        };
+        !taken.iter().any(overlaps)
+    };
+    starts.into_iter().find(is_free)
 }
 
 fn same(id: u32) -> LinuxIdMapping {
@@ -137,7 +211,8 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-fn has_program(name: &str) -> bool {
+/// Whether there is a program of this name.
+pub(crate) fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
@@ -160,6 +235,25 @@ mod tests {
         assert_eq!(with_range(1000, range, true), kept);
         let short = Range { start: 100_000, len: 10 };
         assert_eq!(with_range(1000, short, true), [mapping(0, 100_000, 10), mapping(1000, 1000, 1)]);
+    }
+
+    #[test]
+    fn ids_of_the_container_have_others_on_the_host() {
+        let maps = Maps { uids: vec![mapping(0, 100_000, 10)], gids: Vec::new() };
+        assert_eq!((maps.outside(3, 3), maps.outside(10, 0)), ((100_003, 3), (10, 0)));
+    }
+
+    #[test]
+    fn a_container_s_own_ids_are_no_other_s() {
+        let range = Range { start: 1_000_000, len: 3 * AUTO_COUNT + 5 };
+        assert_eq!(free(range, &[]), Some(1_000_000));
+        let second = 1_000_000 + AUTO_COUNT;
+        assert_eq!(free(range, &[mapping(0, 1_000_000, AUTO_COUNT)]), Some(second));
+        assert_eq!(free(range, &[mapping(0, 999_990, 20), mapping(5, second + 7, 1)]), Some(second + AUTO_COUNT));
+        assert_eq!(free(range, &[mapping(0, 0, u32::MAX)]), None);
+        let shared = common(range, Range { start: second, len: AUTO_COUNT });
+        assert_eq!(shared, Range { start: second, len: AUTO_COUNT });
+        assert_eq!(free(common(range, Range { start: 5, len: 7 }), &[]), None);
     }
 
     #[test]

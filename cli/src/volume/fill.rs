@@ -52,10 +52,10 @@ pub(crate) fn fill(volume: &Volume, files: &Files<'_>, path: &Path, maps: Option
             }
         }
     };
-    let copy = move || source.copy_to(&data);
-    let copied = match maps.filter(|_| !rustix::process::geteuid().is_root()) {
-        Some(maps) => namespace::aside(Ids::Mapped(maps), false, copy),
-        None => copy(),
+    let copied = match maps {
+        None => source.copy_to(&data, Owner::Kept),
+        Some(maps) if rustix::process::geteuid().is_root() => source.copy_to(&data, Owner::Shifted(maps.clone())),
+        Some(maps) => namespace::aside(Ids::Mapped(maps), false, || source.copy_to(&data, Owner::Kept)),
     };
     copied.with_context(|| format!("filling the volume {} from {}", volume.about.name, path.display()))
 }
@@ -67,10 +67,10 @@ enum Source {
 }
 
 impl Source {
-    fn copy_to(self, data: &Path) -> Result<()> {
+    fn copy_to(self, data: &Path, owner: Owner) -> Result<()> {
         let fd = rustix::fs::open(data, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let root = Root::confined(fd);
-        let unpack = Unpack { root: &root, base: ".".into(), owner: Owner::Kept, with_root: true };
+        let unpack = Unpack { root: &root, base: ".".into(), owner, with_root: true };
         through_pipe(
             |out| match self {
                 Self::Image(found) => {

@@ -312,3 +312,27 @@ pub(crate) fn next_signal() -> Result<i32, Errno> {
 pub(crate) fn die_with_parent() -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
+
+/// Lets a command's process die with the thread that starts it, and have nothing of this process's signals and
+/// descriptors but the standard streams and the one that is kept, under its number.
+pub(crate) fn bind_to_parent(command: &mut std::process::Command, kept: Option<BorrowedFd<'_>>) {
+    use std::os::unix::process::CommandExt as _;
+    let parent = rustix::process::getpid();
+    let kept = kept.map(|fd| fd.as_raw_fd());
+    let prepare = move || {
+        die_with_parent()?;
+        if rustix::process::getppid() != Some(parent) {
+            // It died before that.
+            exit(125);
+        }
+        reset_signals()?;
+        close_on_exec_after(0)?;
+        if let Some(fd) = kept {
+            // SAFETY: numbers alone; if the descriptor is not there this fails.
+            check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec this neither allocates nor locks: it is system calls alone.
+    unsafe { command.pre_exec(prepare) };
+}

@@ -1,7 +1,7 @@
 //! How fast containers start.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ use super::{Engine, Job, Kind};
 pub(super) const ALL: &[Job] = &[
     Job {
         name: "container",
-        about: "run true in a container without a network, from the command to its end; lamel: lamel mount --rw, \
-                lamel run --rootfs, lamel umount; crun: fuse-overlayfs, crun run of a prepared bundle, umount",
+        about: "run --rm --network none IMAGE true, from the command to its end; crun: fuse-overlayfs, crun run of a \
+                prepared bundle, umount",
         caches: "everything was run once before; docker's daemon runs, nothing else does",
         rows: &[row("container-start", Unit::Seconds)],
         run: start,
@@ -45,7 +45,7 @@ pub(super) const ALL: &[Job] = &[
     },
     Job {
         name: "container-memory",
-        about: "memory of the process that was started, while its container sleeps",
+        about: "memory of the process that keeps a container which sleeps: its first process's parent",
         caches: "-",
         rows: &[row("container-memory", Unit::Bytes)],
         run: memory,
@@ -104,37 +104,67 @@ fn isolate(fixture: &Fixture<'_>, engine: &Engine, scratch: &Path) -> Result<Sam
 }
 
 fn memory(fixture: &Fixture<'_>, engine: &Engine, scratch: &Path) -> Result<Samples, Stopped> {
-    if engine.kind == Kind::Docker {
-        return skip("containers are processes of its daemon");
-    }
     let prepared = Prepared::new(fixture, engine, scratch)?;
-    prepared.mount()?;
-    let running = Running::start(&mut prepared.command(&["sleep", "3"])?)?;
-    std::thread::sleep(Duration::from_millis(1500));
-    let status = format!("/proc/{}/status", running.pid());
+    let resident = match engine.kind {
+        Kind::Crun => {
+            prepared.mount()?;
+            let running = Running::start(&mut prepared.command(&["sleep", "3"])?)?;
+            std::thread::sleep(SETTLED);
+            let resident = memory_of(&running.pid().to_string());
+            let ended = running.finish();
+            prepared.unmount()?;
+            ended?;
+            resident?
+        }
+        _ => {
+            run(prepared
+                .engine_command(&["run", "--detach", "--rm", "--name", NAME])?
+                .args(prepared.rest(&["sleep", "60"])))?;
+            std::thread::sleep(SETTLED);
+            let inspected = run(&mut prepared.engine_command(&["inspect", "--format", "{{.State.Pid}}", NAME])?);
+            let resident = inspected.and_then(|inspected| {
+                let status = format!("/proc/{}/status", inspected.output.trim());
+                memory_of(&field(&status, "PPid").with_context(|| status.clone())?)
+            });
+            // sleep listens to nothing else, and some wait long for it; then it goes by itself, unless that takes longer.
+            run(&mut prepared.engine_command(&["kill", NAME])?)?;
+            run(&mut prepared.engine_command(&["rm", "--force", NAME])?).ok();
+            resident?
+        }
+    };
+    Ok(vec![sample("container-memory", resident)])
+}
+
+/// The container whose memory is looked at.
+const NAME: &str = "lamel-bench-sleeper";
+/// After so long nothing of a start is going on.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Resident memory of a process.
+fn memory_of(pid: &str) -> Result<f64> {
+    let status = format!("/proc/{pid}/status");
     let resident = field(&status, "VmRSS").and_then(|text| kibibytes(&text));
-    let ended = running.finish();
-    prepared.unmount()?;
-    ended?;
-    let resident = resident.context("the process had ended before its container did")?;
-    Ok(vec![sample("container-memory", resident as f64)])
+    Ok(resident.with_context(|| format!("{status}: the process has ended"))? as f64)
 }
 
 /// A container that can be run again and again.
 struct Prepared<'a> {
     fixture: &'a Fixture<'a>,
     engine: &'a Engine,
-    scratch: std::path::PathBuf,
+    scratch: PathBuf,
 }
 
 impl<'a> Prepared<'a> {
     fn new(fixture: &'a Fixture<'a>, engine: &'a Engine, scratch: &Path) -> Result<Self, Stopped> {
         match engine.kind {
-            Kind::Lamel { .. } | Kind::Crun => {
+            Kind::Lamel { .. } => {}
+            Kind::Crun => {
                 for name in ["mnt", "upper", "work"] {
                     let path = scratch.join(name);
                     fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
                 }
+                // Prepared means that it is not written while the clock runs.
+                write_bundle(&scratch.join(TRUE.join("-")), &scratch.join("mnt"), TRUE)?;
             }
             Kind::Podman => drop(fixture.podman()?),
             Kind::Docker => fixture.docker_image()?,
@@ -154,53 +184,52 @@ impl<'a> Prepared<'a> {
 
     /// Mounts its root, where the engine does not do that by itself.
     fn mount(&self) -> Result<()> {
-        let mountpoint = self.scratch.join("mnt");
-        match self.engine.kind {
-            Kind::Lamel { .. } => {
-                let mut mount = self.engine.lamel_command(&["mount", "--rw"])?;
-                run(mount.args(&self.fixture.store).arg(&self.fixture.name).arg(&mountpoint))?;
-            }
-            Kind::Crun => {
-                let (upper, work) = (self.scratch.join("upper"), self.scratch.join("work"));
-                let lower = self.fixture.rootfs.display();
-                let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
-                run(Command::new("fuse-overlayfs").arg("-o").arg(options).arg(&mountpoint))?;
-            }
-            _ => {}
+        if self.engine.kind == Kind::Crun {
+            let (upper, work) = (self.scratch.join("upper"), self.scratch.join("work"));
+            let lower = self.fixture.rootfs.display();
+            let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+            run(Command::new("fuse-overlayfs").arg("-o").arg(options).arg(self.scratch.join("mnt")))?;
         }
         Ok(())
     }
 
     fn unmount(&self) -> Result<()> {
-        let mountpoint = self.scratch.join("mnt");
         match self.engine.kind {
-            Kind::Lamel { .. } => drop(run(self.engine.lamel_command(&["umount"])?.arg(mountpoint))?),
-            Kind::Crun => lamel_unionfs::mount::unmount(&mountpoint, false).context("unmounting fuse-overlayfs")?,
-            _ => {}
+            Kind::Crun => Ok(lamel_unionfs::mount::unmount(&self.scratch.join("mnt"), false)?),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Runs the container over its root.
+    /// Runs the container.
     fn command(&self, words: &[&str]) -> Result<Command> {
-        let mountpoint = self.scratch.join("mnt");
-        let mut command = match self.engine.kind {
-            Kind::Lamel { .. } => {
-                let mut command = self.engine.lamel_command(&["run", "--network", "none", "--rootfs"])?;
-                command.arg(mountpoint);
-                command
-            }
-            Kind::Crun => {
-                let bundle = self.scratch.join(words.join("-"));
-                write_bundle(&bundle, &mountpoint, words)?;
-                return Ok(crun(&self.scratch, &bundle));
-            }
-            Kind::Podman => podman(self.fixture.podman()?, &["run", "--rm", "--network", "none", &self.fixture.name])?,
-            Kind::Docker => self.fixture.docker()?.client(&["run", "--rm", "--network", "none", &self.fixture.name]),
-            Kind::Skopeo | Kind::Bound => bail!("runs no containers"),
-        };
-        command.args(words);
+        if self.engine.kind == Kind::Crun {
+            let bundle = self.scratch.join(words.join("-"));
+            write_bundle(&bundle, &self.scratch.join("mnt"), words)?;
+            return Ok(crun(&self.scratch, &bundle));
+        }
+        let mut command = self.engine_command(&["run", "--rm"])?;
+        command.args(self.rest(words));
         Ok(command)
+    }
+
+    /// A command of the engine, on the images and containers that it has.
+    fn engine_command(&self, words: &[&str]) -> Result<Command> {
+        match self.engine.kind {
+            Kind::Lamel { .. } => {
+                let (verb, words) = words.split_first().context("no command")?;
+                let mut command = self.engine.lamel_command(&[verb])?;
+                command.args(&self.fixture.store).args(words);
+                Ok(command)
+            }
+            Kind::Podman => podman(self.fixture.podman()?, words),
+            Kind::Docker => Ok(self.fixture.docker()?.client(words)),
+            Kind::Crun | Kind::Skopeo | Kind::Bound => bail!("has no such commands"),
+        }
+    }
+
+    /// What comes after the options of a run.
+    fn rest<'w>(&'w self, words: &[&'w str]) -> Vec<&'w str> {
+        [&["--network", "none", self.fixture.name.as_str()], words].concat()
     }
 }
 

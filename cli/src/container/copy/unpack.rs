@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::proc_path;
 use super::root::{Root, components};
+use crate::run::identity::Maps;
 
 /// Bytes that are written at once.
 const PIECE: usize = 128 * 1024;
@@ -36,8 +37,8 @@ pub(crate) enum Owner {
     Fixed(u32, u32),
     /// As the source says; where that cannot be, whoever copies.
     Kept,
-    /// The same, by other numbers.
-    Shifted(Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>),
+    /// The same, by the numbers that the host has for the container's.
+    Shifted(Maps),
 }
 
 impl Owner {
@@ -308,7 +309,7 @@ impl State<'_> {
             Owner::Me => return Ok(()),
             Owner::Fixed(uid, gid) => (*uid, *gid),
             Owner::Kept => (member.uid, member.gid),
-            Owner::Shifted(shift) => shift(member.uid, member.gid),
+            Owner::Shifted(maps) => maps.outside(member.uid, member.gid),
         };
         match chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
             // A plain user, and one who has no such id in this user namespace.

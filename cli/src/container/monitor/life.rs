@@ -16,6 +16,7 @@ use super::super::settings::Restart;
 use super::super::state::{self, Status};
 use super::super::wire::{self, Reply, Stream};
 use super::client::Awaits;
+use super::network::{self, Network};
 use super::serve::{Monitor, Run};
 use super::stdio::{Lent, Streams};
 use super::{FLUSH_PATIENCE, UNMOUNT_PATIENCE, nest};
@@ -45,12 +46,17 @@ impl Monitor {
             let owner = (identity.uid, identity.gid);
             Lent::pipes(settings.interactive, if self.nested { owner } else { outside(&spec, owner) })?
         };
+        let network = Network::of(self, &mut spec)?;
+        let mut connection = None;
         // The store is closed to other ids, which a container in a user namespace has: it begins where it is to be.
         let from_inside = self.union.is_some();
         if from_inside {
             std::env::set_current_dir(self.record.root()).context("entering the root directory")?;
         }
-        let container = Container::start(&spec, &self.options);
+        let container = Container::start_with(&spec, &self.options, |created| -> Result<()> {
+            connection = Some(network.connect(created)?);
+            Ok(())
+        });
         if from_inside {
             std::env::set_current_dir("/").context("leaving the root directory")?;
         }
@@ -70,10 +76,11 @@ impl Monitor {
         state.finished = None;
         (state.exit_code, state.stopped, state.oom_killed) = (0, false, false);
         state.error.clear();
+        network::tell(state, &self.record.settings.network, connection.as_ref());
         self.record.write_state(&self.state)?;
         self.started = Instant::now();
         (self.kill_at, self.start_at, self.again) = (None, None, false);
-        self.run = Some(Run { container, streams, input: Vec::new(), input_ends: false });
+        self.run = Some(Run { container, connection, streams, input: Vec::new(), input_ends: false });
         self.tell_event("start", &[]);
         Ok(notes)
     }
@@ -98,6 +105,7 @@ impl Monitor {
         self.state.finished = Some(Timestamp::now());
         (self.state.pid, self.state.pid_started) = (0, 0);
         self.state.networks.clear();
+        self.state.ports.clear();
         self.tell_event("die", &[("exitCode", code.to_string())]);
         if self.again {
             return self.start_again();
@@ -241,7 +249,7 @@ impl Monitor {
 }
 
 /// Ids of the container as the host has them.
-fn outside(spec: &Spec, (uid, gid): (u32, u32)) -> (u32, u32) {
+pub(super) fn outside(spec: &Spec, (uid, gid): (u32, u32)) -> (u32, u32) {
     let through = |maps: Option<&[LinuxIdMapping]>, id: u32| {
         let Some(maps) = maps else { return id };
         let place = |map: &LinuxIdMapping| {

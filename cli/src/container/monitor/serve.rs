@@ -20,6 +20,7 @@ use super::client::{Awaits, Client};
 use super::health::Checks;
 use super::stdio::{self, Read, Streams};
 use super::union::Union;
+use crate::network::Connection;
 
 /// The number of the signal that ends everything.
 const KILL: i32 = Signal::KILL.as_raw();
@@ -27,6 +28,9 @@ const KILL: i32 = Signal::KILL.as_raw();
 /// The container while it runs.
 pub(super) struct Run {
     pub(super) container: Container,
+    /// Dropped after the container: nobody sends any more.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) connection: Option<Connection>,
     pub(super) streams: Streams,
     /// Input that it has not taken yet.
     pub(super) input: Vec<u8>,

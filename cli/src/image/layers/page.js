@@ -53,7 +53,7 @@
       element.addEventListener("click", () => go(tree, path));
     } else if (tree === merged) {
       element.classList.add("layer");
-      element.style.setProperty("--hue", String(one.layer * 137.5 % 360));
+      element.style.setProperty("--hue", String((210 + one.layer * 137.5) % 360));
     } else if (one.fate) {
       element.classList.add(one.fate);
     }
@@ -63,7 +63,10 @@
     element.style.top = 100 * box.y / HEIGHT + "%";
     element.style.width = 100 * box.w / WIDTH + "%";
     element.style.height = 100 * box.h / HEIGHT + "%";
-    if (box.w > 24 && box.h > 12) element.textContent = `${one.name} ${size(one.bytes)}`;
+    if (box.w > 24 && box.h > 12) {
+      const label = dir ? element.appendChild(document.createElement("span")) : element;
+      label.textContent = `${one.name} ${size(one.bytes)}`;
+    }
     map.append(element);
   };
 
