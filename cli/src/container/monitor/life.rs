@@ -1,6 +1,5 @@
 //! The container's starts and ends.
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,13 +7,12 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Container, user};
-use rustix::net::SendFlags;
 
 use super::super::record::Hold;
 use super::super::remove::remove_tree;
 use super::super::settings::Restart;
 use super::super::state::{self, Status};
-use super::super::wire::{self, Reply, Stream};
+use super::super::wire::{Reply, Stream};
 use super::client::Awaits;
 use super::network::{self, Network};
 use super::serve::{Monitor, Run};
@@ -108,6 +106,8 @@ impl Monitor {
         self.state.ports.clear();
         self.tell_event("die", &[("exitCode", code.to_string())]);
         if self.again {
+            // Who asked for an end has had it.
+            self.dismiss_waiting(code);
             return self.start_again();
         }
         if !self.is_to_restart(code) {
@@ -224,12 +224,9 @@ impl Monitor {
         }
     }
 
-    /// Commands that came while the end was on its way.
+    /// Commands that came while the end was on its way see that nobody listens.
     fn late_comers(&mut self) {
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC) {
-            let failed = Reply::Failed(format!("container {} is not running", self.record.settings.name));
-            wire::send(socket.as_fd(), &failed.encode(), SendFlags::DONTWAIT).ok();
-        }
+        while rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC).is_ok() {}
     }
 
     /// Writes the state down. If the disk is full, the old one stays, which the free lock will put right.
