@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use super::settings::Settings;
 use super::state::{self, State};
 
-/// How long a command that works on a stopped container is waited for, and how often it is asked.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a command that works on a stopped container is waited for, or a monitor that has still to write what it
+/// wrote to the disk; and how often it is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A container on the disk, as it was when it was looked up.

@@ -136,20 +136,24 @@ impl Containers {
 
     /// Removes a container, whose lock the caller holds, with everything in its directory.
     pub(crate) fn remove(&self, record: &Record, hold: Hold) -> Result<()> {
-        let hidden = self.hidden(record.id());
         let ids = record.spec().ok().as_ref().and_then(Ids::of);
-        {
-            let _lock = self.lock()?;
-            let name =
-                Record::open(record.dir()).map_or_else(|_| record.settings.name.clone(), |now| now.settings.name);
-            fs::rename(record.dir(), &hidden).with_context(|| format!("removing {}", record.dir().display()))?;
-            if fs::read_to_string(self.name_file(&name)).is_ok_and(|id| id == record.id()) {
-                fs::remove_file(self.name_file(&name)).ok();
-            }
-        }
+        let hidden = self.conceal(record)?;
         let removed = remove_tree(&hidden, ids.as_ref()).with_context(|| format!("removing {}", hidden.display()));
         drop(hold);
         removed
+    }
+
+    /// Takes a container, whose lock the caller holds, out of everybody's sight; its name is free. Where it lies now,
+    /// to be removed.
+    pub(crate) fn conceal(&self, record: &Record) -> Result<PathBuf> {
+        let hidden = self.hidden(record.id());
+        let _lock = self.lock()?;
+        let name = Record::open(record.dir()).map_or_else(|_| record.settings.name.clone(), |now| now.settings.name);
+        fs::rename(record.dir(), &hidden).with_context(|| format!("removing {}", record.dir().display()))?;
+        if fs::read_to_string(self.name_file(&name)).is_ok_and(|id| id == record.id()) {
+            fs::remove_file(self.name_file(&name)).ok();
+        }
+        Ok(hidden)
     }
 
     /// Removes what killed commands left half made or half removed. The caller holds the lock.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -152,11 +152,24 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
         file.write_all(&text)
     };
-    let written = write().and_then(|()| fs::rename(&draft, path));
+    let written = match write().and_then(|()| fs::rename(&draft, path)) {
+        // The container may have filled the disk itself: then the old file's place has to do.
+        Err(error) if error.kind() == ErrorKind::StorageFull && path.exists() => {
+            fs::remove_file(&draft).ok();
+            write_over(path, &text)
+        }
+        written => written,
+    };
     if written.is_err() {
         fs::remove_file(&draft).ok();
     }
     written.with_context(shown)
+}
+
+fn write_over(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! The container's starts and ends.
 
-use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Container, user};
-use rustix::net::SendFlags;
 
 use super::super::record::Hold;
+use super::super::remove::remove_tree;
 use super::super::settings::Restart;
 use super::super::state::{self, Status};
-use super::super::wire::{self, Reply, Stream};
+use super::super::wire::{Reply, Stream};
 use super::client::Awaits;
 use super::network::{self, Network};
 use super::serve::{Monitor, Run};
@@ -106,6 +106,8 @@ impl Monitor {
         self.state.ports.clear();
         self.tell_event("die", &[("exitCode", code.to_string())]);
         if self.again {
+            // Who asked for an end has had it.
+            self.dismiss_waiting(code);
             return self.start_again();
         }
         if !self.is_to_restart(code) {
@@ -175,31 +177,16 @@ impl Monitor {
         }
     }
 
-    /// The end of it all: the mount goes, the state says how it was, and only then anybody hears of it.
+    /// The end of it all: the state says how it was, or nobody finds the container any more, and then everybody hears
+    /// of it. What is left to do they need not wait for; who wants to work on the container waits for its lock.
     pub(super) fn finish(mut self: Box<Self>, hold: Hold) {
         let code = self.state.exit_code;
-        let removes = self.record.settings.auto_remove;
-        if let Some(union) = self.union.take() {
-            // What is thrown away need not be written first.
-            union.unmount((!removes).then_some(UNMOUNT_PATIENCE));
-        }
         std::fs::remove_file(self.record.socket()).ok();
         self.state.status = Status::Exited;
         self.state.monitor = 0;
-        let mut hold = Some(hold);
-        if !removes {
+        let concealed = if self.record.settings.auto_remove { self.conceal() } else { None };
+        if concealed.is_none() {
             self.save();
-        } else if let Some(hold) = hold.take() {
-            match self.containers.remove(&self.record, hold) {
-                Ok(()) => {
-                    crate::volume::discard_own(&self.containers, &self.record.settings);
-                    self.tell_event("destroy", &[]);
-                }
-                Err(error) => {
-                    tracing::error!("{error:#}");
-                    self.save();
-                }
-            }
         }
         self.late_comers();
         self.dismiss_waiting(code);
@@ -207,15 +194,39 @@ impl Monitor {
         while self.clients.iter().any(super::client::Client::has_more) && start.elapsed() < FLUSH_PATIENCE {
             self.await_room();
         }
+        self.clients.clear();
+        match (self.union.take(), &concealed) {
+            // What is thrown away need not be written first.
+            (Some(union), Some(dir)) => union.moved(dir.join("rootfs")).unmount(None),
+            (Some(union), None) => union.unmount(Some(UNMOUNT_PATIENCE)),
+            (None, _) => {}
+        }
+        if let Some(dir) = concealed
+            && let Err(error) = remove_tree(&dir, None)
+        {
+            tracing::error!("removing {}: {error:#}", dir.display());
+        }
         drop(hold);
     }
 
-    /// Commands that came while the end was on its way.
-    fn late_comers(&mut self) {
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC) {
-            let failed = Reply::Failed(format!("container {} is not running", self.record.settings.name));
-            wire::send(socket.as_fd(), &failed.encode(), SendFlags::DONTWAIT).ok();
+    /// Takes the container out of sight; where it lies then.
+    fn conceal(&self) -> Option<PathBuf> {
+        match self.containers.conceal(&self.record) {
+            Ok(dir) => {
+                crate::volume::discard_own(&self.containers, &self.record.settings);
+                self.tell_event("destroy", &[]);
+                Some(dir)
+            }
+            Err(error) => {
+                tracing::error!("{error:#}");
+                None
+            }
         }
+    }
+
+    /// Commands that came while the end was on its way see that nobody listens.
+    fn late_comers(&mut self) {
+        while rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC).is_ok() {}
     }
 
     /// Writes the state down. If the disk is full, the old one stays, which the free lock will put right.

@@ -112,6 +112,13 @@ fn is_in_user_namespace() -> bool {
 }
 
 impl Union {
+    /// The directory that it is mounted on has another path now.
+    pub(crate) fn moved(self, place: PathBuf) -> Self {
+        let mut union = self;
+        union.place = place;
+        union
+    }
+
     /// Takes it away, and waits until everything is written; `patience` is for those who still look into it.
     pub(crate) fn unmount(mut self, patience: Option<Duration>) {
         self.detach();
