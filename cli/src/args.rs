@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use lamel_isolate::exe;
 
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
@@ -77,7 +78,7 @@ impl From<Quick> for Lamel {
 impl Lamel {
     /// Help, and what is wrong with a command line, is told by the parser that knows all commands.
     fn read(args: &[OsString]) -> Result<Self, clap::Error> {
-        let is_quick = args.iter().any(|word| ["mount", "run", "start", "exec"].iter().any(|name| word == name));
+        let is_quick = has_word(args, &["mount", "run", "start", "exec"]);
         match is_quick.then(|| Quick::try_parse_from(args)) {
             Some(Ok(quick)) => Ok(quick.into()),
             _ => Self::try_parse_from(args),
@@ -112,7 +113,15 @@ fn is_from_mount_fuse(args: &[OsString]) -> bool {
     flag == "-o" && !source.as_encoded_bytes().starts_with(b"-") && !is_command(source)
 }
 
+fn has_word(args: &[OsString], words: &[&str]) -> bool {
+    args.iter().any(|arg| words.iter().any(|word| arg == word))
+}
+
 fn run_command(args: &[OsString]) -> ExitCode {
+    if has_word(args, &["run", "start", "exec"]) {
+        // These begin anew as a protected program: better before the arguments are read than after. They tell if they cannot.
+        exe::protect().ok();
+    }
     let lamel = match Lamel::read(args) {
         Ok(lamel) => lamel,
         Err(error) => {
