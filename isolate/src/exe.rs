@@ -56,6 +56,11 @@ pub fn protect() -> Result<(), Error> {
     Err(Error::call("execveat", SELF)(exec::fexecve(copy.as_fd(), &arguments, &environment)))
 }
 
+/// Gives back the memory of the program's code that only its start needed, for a process that is going to wait long.
+pub fn give_back() {
+    crate::sys::code::give_back();
+}
+
 fn vector(words: impl Iterator<Item = OsString>) -> Result<Vector, Error> {
     let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.into_vec())).collect();
     Ok(Vector::new(words.map_err(|_| Error::invalid("arguments", "a NUL"))?))
@@ -109,6 +114,20 @@ fn sealed_copy(program: &OwnedFd) -> Result<OwnedFd, Errno> {
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn a_program_goes_on_without_its_code_in_memory() {
+        let resident = || {
+            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let mut code = maps.lines().skip_while(|line| !line.contains(" r-xp "));
+            let line = code.find(|line| line.starts_with("Rss:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let before = resident();
+        give_back();
+        let after = resident();
+        assert!(after < before, "{before} kB before, {after} kB after");
+    }
 
     #[test]
     fn a_sealed_copy_is_the_program_and_takes_no_write() {

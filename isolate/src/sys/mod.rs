@@ -4,6 +4,7 @@
 //! ready, and neither allocates nor takes a lock.
 
 pub(crate) mod bpf;
+pub(crate) mod code;
 pub(crate) mod exec;
 pub(crate) mod mount;
 pub(crate) mod process;

@@ -26,6 +26,8 @@ use crate::run::{config, failure_code};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LONG_RUN: Duration = Duration::from_secs(10);
+/// A run of this length is going to last.
+const SETTLED: Duration = Duration::from_millis(500);
 
 impl Monitor {
     /// Starts the container. On return its program runs, and everybody can read so. What comes back is to be said aloud.
@@ -78,6 +80,7 @@ impl Monitor {
         self.record.write_state(&self.state)?;
         self.started = Instant::now();
         (self.kill_at, self.start_at, self.again) = (None, None, false);
+        self.settled_at = Some(self.started + SETTLED);
         self.run = Some(Run { container, connection, streams, input: Vec::new(), input_ends: false });
         self.tell_event("start", &[]);
         Ok(notes)
@@ -98,7 +101,7 @@ impl Monitor {
             while self.pass_on(&mut run.streams, stream) {}
         }
         drop(run);
-        (self.kill_at, self.checks) = (None, None);
+        (self.kill_at, self.settled_at, self.checks) = (None, None, None);
         self.state.exit_code = code;
         self.state.finished = Some(Timestamp::now());
         (self.state.pid, self.state.pid_started) = (0, 0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lamel_isolate::attach::Signals;
 use lamel_isolate::oci::Spec;
-use lamel_isolate::{Container, Options};
+use lamel_isolate::{Container, Options, exe};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -57,6 +57,8 @@ pub(super) struct Monitor {
     pub(super) again: bool,
     pub(super) backoff: Duration,
     /// Whether it is well, if it says how that is seen.
+    /// When it has to be taken for one that runs long.
+    pub(super) settled_at: Option<Instant>,
     pub(super) checks: Option<Checks>,
     pub(super) clients: Vec<Client>,
     pub(super) union: Option<Union>,
@@ -110,6 +112,7 @@ impl Monitor {
             start_at: None,
             again: false,
             backoff: Self::first_wait(),
+            settled_at: None,
             checks: None,
             clients: vec![client],
             union,
@@ -131,6 +134,10 @@ impl Monitor {
             }
             if self.start_at.is_some_and(|at| at <= now) && !self.start_again() {
                 return;
+            }
+            if self.settled_at.is_some_and(|at| at <= now) {
+                self.settled_at = None;
+                exe::give_back();
             }
             self.make_check();
             for woken in self.wait() {
@@ -188,7 +195,7 @@ impl Monitor {
         }
         let (mut polled, woken): (Vec<PollFd<'_>>, Vec<Woken>) = fds.into_iter().unzip();
         let check_at = self.checks.as_ref().and_then(Checks::due);
-        let due = [self.kill_at, self.start_at, check_at].into_iter().flatten().min();
+        let due = [self.kill_at, self.start_at, self.settled_at, check_at].into_iter().flatten().min();
         let timeout = due.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
