@@ -7,10 +7,10 @@
 //! |---|---|
 //! | wait for the parent | ids are mapped before anything is owned (with a user namespace) |
 //! | time namespace | `/proc/self` is still this process's own to write: changing ids ends that |
+//! | sources of bind mounts | while paths and ids are the host's and propagation is as it was |
 //! | root of the user namespace | everything that follows needs it |
 //! | session, keyring, umask 0 | modes are those of the configuration |
 //! | host name, loopback | need nothing but the namespaces |
-//! | sources of bind mounts | while paths are the host's and propagation is as it was |
 //! | propagation private | before the first mount, or the host would see it |
 //! | root copied and attached | pivot_root wants a mount |
 //! | cgroup namespace | after the parent put this process into its group, before the group is shown |
@@ -279,7 +279,10 @@ fn mounts(
 ) -> Result<usize, Error> {
     let all = config.spec.mounts().as_deref().unwrap_or_default();
     let mut planned = mount::plan(all, &options.bundle)?;
-    steps.extend(planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource));
+    let sources = planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource);
+    // What is the user's own may be closed to the ids that the container has.
+    let before = steps.iter().position(|step| matches!(step, Step::BecomeRoot { .. })).unwrap_or(steps.len());
+    steps.splice(before..before, sources);
     steps.push(Step::Propagation(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
     steps.push(Step::CloneRoot(root));
     steps.push(Step::AttachRoot);
@@ -459,8 +462,15 @@ mod tests {
 
     #[test]
     fn a_user_namespace_waits_for_its_ids_and_makes_no_devices() {
-        let plan = planned(user_namespace).unwrap();
+        let plan = planned(|spec| {
+            user_namespace(spec);
+            let bind = MountBuilder::default().destination("/x").typ("bind").source("/etc").build().unwrap();
+            spec.mounts_mut().as_mut().unwrap().push(bind);
+        })
+        .unwrap();
         assert!(matches!(plan.steps.first(), Some(Step::AwaitParent)));
+        let source = at(&plan, "source", |step| matches!(step, Step::CloneSource(_)));
+        assert!(source < at(&plan, "root of the namespace", |step| matches!(step, Step::BecomeRoot { .. })));
         assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::AwaitParent)).count(), 1);
         assert!(plan.steps.iter().all(|step| !matches!(step, Step::Device(_, false))));
         for (uid, groups) in [(1000, vec![]), (u32::MAX, vec![]), (0, vec![1000])] {

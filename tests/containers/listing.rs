@@ -78,6 +78,8 @@ fn inspect_has_docker_s_shape() {
     assert_eq!(c["HostConfig"]["Memory"], 64 << 20);
     assert_eq!(c["Mounts"][0]["Source"], "/tmp");
     assert_eq!(c["Mounts"][0]["RW"], false);
+    assert_eq!(c["Mounts"].as_array().unwrap().len(), 1);
+    assert!(c["HostsPath"].as_str().unwrap().ends_with(&format!("/{id}/hosts")));
     assert_eq!(c["Config"]["Healthcheck"]["Test"][1], "true");
     assert_eq!(c["Image"].as_str().unwrap(), house.ok(&["inspect", "--type", "image", "-f", "{{.Id}}", "bb"]));
     assert!(house.fails(1, &["inspect", "nothing"]).contains("nothing"));

@@ -1,5 +1,6 @@
 //! `lamel inspect`: everything about containers and images, in docker's words.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -90,6 +91,10 @@ fn container(record: &Record, size: bool) -> Result<Value> {
     let process = spec.process().as_ref();
     let args = process.and_then(|process| process.args().clone()).unwrap_or_default();
     let mounts: Vec<Value> = spec.mounts().iter().flatten().filter_map(|mount| self::mount(mount, settings)).collect();
+    let own = |name: &str| {
+        let is_mounted = spec.mounts().iter().flatten().any(|mount| mount.source().as_deref() == Some(Path::new(name)));
+        if is_mounted { record.dir().join(name) } else { PathBuf::new() }
+    };
     let mut value = json!({
         "Id": settings.id,
         "Created": settings.created,
@@ -99,9 +104,9 @@ fn container(record: &Record, size: bool) -> Result<Value> {
         "Image": settings.image.as_ref().map(|used| used.config.to_string()).unwrap_or_default(),
         "ImageName": settings.image_name(),
         "Rootfs": settings.rootfs,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": own("resolv.conf"),
+        "HostnamePath": own("hostname"),
+        "HostsPath": own("hosts"),
         "LogPath": record.log(),
         "OCIConfigPath": record.dir().join("config.json"),
         "Name": format!("/{}", settings.name),
@@ -204,7 +209,8 @@ fn mount(mount: &lamel_isolate::oci::Mount, settings: &Settings) -> Option<Value
     let options = mount.options().clone().unwrap_or_default();
     let kind = match mount.typ().as_deref() {
         _ if volume.is_some() => "volume",
-        Some("bind" | "none") => "bind",
+        // Those of the container's own directory are told elsewhere.
+        Some("bind" | "none") if mount.source().as_ref().is_some_and(|source| source.is_absolute()) => "bind",
         _ => return None,
     };
     let propagation = options
