@@ -171,7 +171,10 @@ fn who_may_map_ids_gets_them() {
     user.assert_empty();
     let alone = House::new(Who::Alone);
     assert_eq!(alone.ok(&["run", "--rm", "bb", "sh", "-c", "id -u; touch /tmp/x; stat -c %u /tmp/x"]), "0\n0");
-    assert_eq!(alone.ok(&["run", "--rm", "--userns", "keep-id", "bb", "id", "-u"]), Who::Alone.id().to_string());
+    let written = "id -u; echo x > /etc/new; stat -c %u /etc /etc/new";
+    let id = Who::Alone.id();
+    let said = alone.ok(&["run", "--rm", "--userns", "keep-id", "bb", "sh", "-c", written]);
+    assert_eq!(said, format!("{id}\n{id}\n{id}"));
 }
 
 #[test]

@@ -252,11 +252,11 @@ fn without_setid(mode: u32) -> u32 {
 }
 
 /// A symlink holds no override xattr: its owner is the disk's, where that takes it, and stays what it is where not. A
-/// program that unpacks an archive must not fail over it.
+/// program that unpacks an archive must not fail over it. Where one owner is shown for all, that of the disk matters as little.
 pub(crate) fn as_far_as_possible(chowned: Result<()>) -> Result<()> {
     match chowned {
         Err(error) if matches!(error.errno(), Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {
-            tracing::debug!(%error, "the owner of a symlink");
+            tracing::debug!(%error, "an owner that the disk does not take");
             Ok(())
         }
         other => other,

@@ -517,14 +517,16 @@ impl UnionFs {
             }
             key => {
                 let chowned = backing.chown(attr.uid, attr.gid);
-                if key.is_some() {
+                // With an owner who was not to be had go the bits that make him somebody's user.
+                let kept = if chowned.is_ok() { 0o7777 } else { 0o1777 };
+                if key.is_some() || self.owners.shows_one_owner() {
                     as_far_as_possible(chowned)?
                 } else {
                     chowned?
                 }
                 self.copy_xattrs(inode, target)?;
                 if attr.format() != libc::S_IFLNK {
-                    backing.chmod(attr.mode & 0o7777)?;
+                    backing.chmod(attr.mode & kept)?;
                 }
             }
         }

@@ -129,6 +129,11 @@ impl Owners {
         attr.gid = self.options.squash_gid.unwrap_or_else(|| shown(&self.options.gid_map, attr.gid));
     }
 
+    /// Whether everything is shown as one user's, whoever it belongs to on disk.
+    pub(crate) fn shows_one_owner(&self) -> bool {
+        self.options.squash_uid.is_some() && self.options.squash_gid.is_some()
+    }
+
     /// The uid on disk of one shown in the mount.
     pub(crate) fn disk_uid(&self, uid: u32) -> Result<u32> {
         if self.options.squash_uid.is_some() {
