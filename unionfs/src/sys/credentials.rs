@@ -17,8 +17,8 @@ thread_local! {
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Gives this thread a umask, working directory and root of its own (once), and
-/// sets the umask.
+/// Gives this thread a umask, working directory (`/`) and root of its own (once),
+/// and sets the umask.
 pub(crate) fn set_umask(mask: u32) {
     UMASK.with(|current| {
         if current.get().is_none() {
@@ -26,6 +26,9 @@ pub(crate) fn set_umask(mask: u32) {
             // nothing else is shared through it.
             if unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.is_err() {
                 tracing::warn!("unshare(CLONE_FS) refused: umask is shared between threads");
+            } else if let Err(errno) = rustix::process::chdir("/") {
+                // Wherever the process was just then, this thread would keep it from being unmounted.
+                tracing::warn!(%errno, "chdir /");
             }
         }
         if current.get() != Some(mask) {
