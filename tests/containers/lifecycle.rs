@@ -206,3 +206,16 @@ fn health_is_seen_by_a_command() {
         house.assert_empty();
     }
 }
+
+#[test]
+fn nothing_of_a_monitor_keeps_the_image_mounted() {
+    for who in EVERYBODY {
+        let house = House::new(who);
+        for _ in 0..5 {
+            house.ok(&["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
+            let monitor = house.inspect("c", ".State.MonitorPid");
+            assert_eq!(sh(&format!("readlink /proc/{monitor}/task/*/cwd | sort -u")), "/", "{who:?}");
+            house.ok(&["rm", "-f", "c"]);
+        }
+    }
+}
