@@ -10,8 +10,15 @@ use super::super::process::{Ran, run};
 use super::fixture::Fixture;
 use super::{Engine, Kind, bound};
 
+/// What podman takes for the path of its runroot, at most.
+const MAX_RUNROOT: usize = 50;
+
 /// podman with images of its own.
 pub(super) fn podman(store: &Path, words: &[&str]) -> Result<Command> {
+    let runroot = store.join("run");
+    if runroot.as_os_str().len() > MAX_RUNROOT {
+        bail!("podman takes no path of more than {MAX_RUNROOT} bytes for {}: say a shorter --state", runroot.display());
+    }
     let mut command = Command::new("podman");
     for (option, name) in [("--root", "graph"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
         let path = store.join(name);
