@@ -1,6 +1,6 @@
-//! Many pulls into one store, killed at random while it is pruned: what has a name is whole, and the rest comes again.
+//! Many pulls into one store, killed at random while it is mounted and pruned: what has a name is whole, and the rest comes again.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::User;
@@ -8,12 +8,12 @@ use crate::daemon::Daemon;
 use crate::fixture::{Image, noise};
 
 /// Rounds of processes that run side by side.
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 25;
 /// Processes of one round.
 const WIDTH: u64 = 8;
 
 #[test]
-fn a_hundred_pulls_and_prunes_with_kills() {
+fn two_hundred_pulls_mounts_and_prunes_with_kills() {
     let user = User::new();
     let registry = Daemon::open(&user.path("registry"));
     let shared = ("shared", noise(50, 700_000));
@@ -30,16 +30,20 @@ fn a_hundred_pulls_and_prunes_with_kills() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % end
     };
+    let mounts: Vec<String> = (0..WIDTH).map(|slot| user.path(format!("mount{slot}")).display().to_string()).collect();
+    mounts.iter().for_each(|place| std::fs::create_dir(place).unwrap());
     let mut whole = 0;
     for _ in 0..ROUNDS {
-        let children: Vec<_> = (0..WIDTH)
-            .map(|_| {
+        let children: Vec<_> = mounts
+            .iter()
+            .map(|place| {
                 let name = name(below(3));
-                let args = match below(6) {
-                    0 => vec!["prune", "--all"],
-                    _ => vec!["pull", "-q", &name],
+                let (args, ends) = match below(7) {
+                    0 => (vec!["prune", "--all"], true),
+                    1 => (vec!["mount", "-f", &name, place], false),
+                    _ => (vec!["pull", "-q", &name], true),
                 };
-                let limit = (below(3) > 0).then(|| Duration::from_millis(below(250)));
+                let limit = (below(3) > 0 || !ends).then(|| Duration::from_millis(below(250)));
                 let child = user.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 (child, Instant::now(), limit)
             })
@@ -50,6 +54,10 @@ fn a_hundred_pulls_and_prunes_with_kills() {
                 child.kill().unwrap();
             }
             whole += u32::from(child.wait().unwrap().success());
+        }
+        // Nothing serves them any more.
+        for place in &mounts {
+            while Command::new("umount").args(["-l", place]).stderr(Stdio::null()).status().unwrap().success() {}
         }
     }
     assert!(whole > 10, "{whole} of all ended by themselves");
