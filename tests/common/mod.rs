@@ -32,6 +32,7 @@ mod dump;
 mod run;
 mod scratch;
 mod subject;
+mod tmux;
 
 #[allow(unused_imports, reason = "each test crate uses a part of the fixture")]
 pub use self::{
@@ -41,4 +42,5 @@ pub use self::{
     run::{Outcome, TIMEOUT, run_in, sh, sh_fails, sh_outcome, sh_timeout, spawn_captured},
     scratch::{Scratch, require_privileges},
     subject::{Mounted, Stack, Subject},
+    tmux::{Tmux, line},
 };

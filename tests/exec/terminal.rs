@@ -1,64 +1,16 @@
 //! `exec -it`, under tmux as a user would have it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::common::{Tmux, line};
 use super::kit::*;
 use super::running::*;
-
-/// A tmux server of its own, which ends with the test.
-struct Tmux(String);
-
-impl Tmux {
-    fn start(name: &str, command: &str) -> Self {
-        let socket = format!("lamel-exec-{}-{name}", std::process::id());
-        sh(&format!("tmux -f /dev/null -L {socket} new-session -d -x 90 -y 30 {}", quote(command)));
-        Self(socket)
-    }
-
-    fn tell(&self, words: &str) -> String {
-        sh(&format!("tmux -L {} {words}", self.0))
-    }
-
-    fn keys(&self, keys: &str) {
-        self.tell(&format!("send-keys {keys}"));
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        let start = Instant::now();
-        loop {
-            let screen = self.tell("capture-pane -p");
-            if screen.lines().any(|line| line.trim_end() == text) {
-                return;
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "no line {text:?} in\n{screen}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Tmux {
-    fn drop(&mut self) {
-        sh(&format!("tmux -L {} kill-server 2> /dev/null || true", self.0));
-    }
-}
-
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
-fn line(running: &Running, options: &[&str], command: &[&str]) -> String {
-    let line = running.command(options, command);
-    let words = std::iter::once(line.get_program()).chain(line.get_args());
-    words.map(|word| quote(word.to_str().unwrap())).collect::<Vec<_>>().join(" ")
-}
 
 #[test]
 fn a_shell_in_a_terminal_of_the_container_s() {
     for who in EVERYBODY {
         let running = Running::start(who, &[]);
-        let command = line(&running, &["-it", "-e", "PS1=% "], &["sh"]);
-        let tmux = Tmux::start(&format!("{who:?}"), &format!("{command}; echo status $?; sleep 60"));
+        let tmux = Tmux::run(&running.command(&["-it", "-e", "PS1=% "], &["sh"]));
         tmux.shows("%");
         tmux.keys("'tty; echo $TERM; id -u' Enter");
         tmux.shows("/dev/pts/0");
@@ -84,10 +36,10 @@ fn keys_leave_the_command_alone() {
         let running = Running::start(who, &[]);
         let script = "trap 'echo hung up > /tmp/end; exit 1' HUP; echo ready; until test -e /tmp/go; do sleep 0.05; done; \
                       seq 20000; echo went on > /tmp/end; exec sleep 100000";
-        let command = line(&running, &["-it", "--detach-keys", keys], &["sh", "-c", script]);
+        let command = line(&running.command(&["-it", "--detach-keys", keys], &["sh", "-c", script]));
         // The terminal echoes what the container gets.
         let told = format!("{command}; code=$?; echo; echo status $code; sleep 60");
-        let tmux = Tmux::start(&format!("keys-{who:?}"), &told);
+        let tmux = Tmux::start(&told);
         tmux.shows("ready");
         // Half of the keys are not the keys.
         tmux.keys("C-p");
@@ -107,8 +59,7 @@ fn without_t_the_user_s_terminal_stays_his_own() {
     let running = Running::start(Who::User, &[]);
     let script =
         "for fd in 0 1 2; do test -t $fd && echo terminal $fd; done; echo out; echo err >&2; read word; echo got $word";
-    let command = line(&running, &["-i"], &["sh", "-c", script]);
-    let tmux = Tmux::start("plain", &format!("{command}; echo status $?; sleep 60"));
+    let tmux = Tmux::run(&running.command(&["-i"], &["sh", "-c", script]));
     tmux.shows("out");
     tmux.shows("err");
     tmux.keys("'word' Enter");
@@ -116,8 +67,7 @@ fn without_t_the_user_s_terminal_stays_his_own() {
     tmux.shows("status 0");
     assert!(!tmux.tell("capture-pane -p").contains("terminal"));
     // What ends the input on a terminal ends it for the command.
-    let command = line(&running, &["-i"], &["wc", "-l"]);
-    let tmux = Tmux::start("end", &format!("{command}; echo status $?; sleep 60"));
+    let tmux = Tmux::run(&running.command(&["-i"], &["wc", "-l"]));
     std::thread::sleep(Duration::from_millis(300));
     tmux.keys("'one' Enter C-d");
     tmux.shows("1");

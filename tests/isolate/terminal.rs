@@ -1,61 +1,15 @@
 //! `-t`: a terminal of the container's own, under tmux as a user would have it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::common::Tmux;
 use super::kit::*;
-
-/// A tmux server of its own, which ends with the test.
-struct Tmux(String);
-
-impl Tmux {
-    fn start(ground: &Ground, command: &str) -> Self {
-        let socket = format!("lamel-test-{}-{:?}", std::process::id(), ground.who);
-        sh(&format!("tmux -f /dev/null -L {socket} new-session -d -x 90 -y 30 {}", quote(command)));
-        Self(socket)
-    }
-
-    fn tell(&self, words: &str) -> String {
-        sh(&format!("tmux -L {} {words}", self.0))
-    }
-
-    fn keys(&self, keys: &str) {
-        self.tell(&format!("send-keys {keys}"));
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        let start = Instant::now();
-        loop {
-            let screen = self.tell("capture-pane -p");
-            if screen.lines().any(|line| line.trim_end() == text) {
-                return;
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "no line {text:?} in\n{screen}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Tmux {
-    fn drop(&mut self) {
-        sh(&format!("tmux -L {} kill-server 2> /dev/null || true", self.0));
-    }
-}
-
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
 
 #[test]
 fn a_shell_in_a_terminal() {
     for who in EVERYBODY {
         let ground = Ground::new(who);
-        let line = ground.command(&["-it", "-e", "PS1=% "], &["sh"]);
-        let words: Vec<String> = std::iter::once(line.get_program())
-            .chain(line.get_args())
-            .map(|word| quote(word.to_str().unwrap()))
-            .collect();
-        let tmux = Tmux::start(&ground, &format!("{}; echo status $?; sleep 60", words.join(" ")));
+        let tmux = Tmux::run(&ground.command(&["-it", "-e", "PS1=% "], &["sh"]));
         tmux.shows("%");
         tmux.keys("'tty; ls /dev/pts; stat -c %t /dev/console' Enter");
         tmux.shows("/dev/pts/0");
