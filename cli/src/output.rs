@@ -3,6 +3,7 @@
 mod archive;
 pub(crate) mod page;
 
+pub(crate) mod filter;
 pub(crate) mod human;
 pub(crate) mod template;
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::listed::Listed;
 use super::records::Containers;
 use super::state::Status;
+use crate::output::filter;
 
 /// What `--filter` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,17 +68,7 @@ impl FromStr for Filter {
 
 /// Whether a container passes: of each kind of filter one, but all labels.
 pub(super) fn fits(containers: &Containers, filters: &[Filter], listed: &Listed) -> Result<bool> {
-    let mut kinds: Vec<(std::mem::Discriminant<Filter>, bool)> = Vec::new();
-    for filter in filters {
-        let passes = passes(containers, filter, listed)?;
-        let kind = std::mem::discriminant(filter);
-        match kinds.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, fits)) if matches!(filter, Filter::Label(..)) => *fits &= passes,
-            Some((_, fits)) => *fits |= passes,
-            None => kinds.push((kind, passes)),
-        }
-    }
-    Ok(kinds.iter().all(|(_, fits)| *fits))
+    filter::fits(filters, |filter| matches!(filter, Filter::Label(..)), |filter| passes(containers, filter, listed))
 }
 
 fn passes(containers: &Containers, filter: &Filter, listed: &Listed) -> Result<bool> {

@@ -8,9 +8,9 @@ use lamel_image::store::{Image, Named, Store};
 use serde_json::{Value, json};
 
 use super::StoreArgs;
-use crate::output::human;
 use crate::output::print;
 use crate::output::template::Template;
+use crate::output::{filter, human};
 
 /// List images
 #[derive(Debug, clap::Args)]
@@ -163,18 +163,7 @@ fn fields(row: &Row, now: Timestamp, short: bool) -> Value {
 
 /// Whether an image passes: for each kind of filter, one of those that are given.
 fn fits(store: &Store, filters: &[Filter], row: &Row) -> Result<bool> {
-    let mut kinds: Vec<(std::mem::Discriminant<Filter>, bool)> = Vec::new();
-    for filter in filters {
-        let passes = passes(store, filter, row)?;
-        let kind = std::mem::discriminant(filter);
-        match kinds.iter_mut().find(|(known, _)| *known == kind) {
-            // Labels must all be there.
-            Some((_, fits)) if matches!(filter, Filter::Label(..)) => *fits &= passes,
-            Some((_, fits)) => *fits |= passes,
-            None => kinds.push((kind, passes)),
-        }
-    }
-    Ok(kinds.iter().all(|(_, fits)| *fits))
+    filter::fits(filters, |filter| matches!(filter, Filter::Label(..)), |filter| passes(store, filter, row))
 }
 
 fn passes(store: &Store, filter: &Filter, row: &Row) -> Result<bool> {
