@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lamel_isolate::exe;
 
+use crate::image::StoreArgs;
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
 use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try as trial, volume};
@@ -17,6 +18,9 @@ use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try
 struct Lamel {
     #[command(flatten)]
     log: LogArgs,
+    /// For the commands, each of which has it too: so it may stand before the command, as podman takes it.
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,6 +58,8 @@ enum Command {
 struct Quick {
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(subcommand)]
     command: QuickCommand,
 }
@@ -66,12 +72,12 @@ enum QuickCommand {
 }
 
 impl From<Quick> for Lamel {
-    fn from(Quick { log, command }: Quick) -> Self {
+    fn from(Quick { log, store, command }: Quick) -> Self {
         let command = match command {
             QuickCommand::Mount(args) => Command::Mount(args),
             QuickCommand::Container(command) => Command::Container(command.into()),
         };
-        Self { log, command }
+        Self { log, store, command }
     }
 }
 

@@ -102,6 +102,12 @@ fn a_second_store_is_searched_and_never_written() {
     assert!(place.fails("lamel images --additional-store mnt").contains("oci-layout"));
     assert_eq!(place.run("find shared -type f -printf '%p %s %T@\\n' | sort"), before);
     assert!(place.fails("lamel inspect small").contains("no image"));
+    // Named before the command, as podman's is, or after it.
+    place.run(
+        "lamel --root shared images | grep -q small && lamel images --root=shared | grep -q small
+         lamel --root shared volume ls",
+    );
+    assert!(place.fails("lamel --additional-store mnt images").contains("oci-layout"));
 }
 
 #[test]

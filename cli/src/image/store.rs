@@ -17,11 +17,11 @@ const ADDITIONAL_VARIABLE: &str = "LAMEL_ADDITIONAL_STORES";
 pub(crate) struct StoreArgs {
     /// The image store [default: $LAMEL_ROOT, else /var/lib/lamel for root and
     /// $XDG_DATA_HOME/lamel for others]
-    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Store")]
     root: Option<PathBuf>,
     /// A store that is searched after it and never written; may be given several times
     /// [default: $LAMEL_ADDITIONAL_STORES, between colons]
-    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Store")]
     additional_store: Vec<PathBuf>,
 }
 
