@@ -112,10 +112,13 @@ impl Pump {
 }
 
 /// The user's terminal in raw mode; as before when dropped.
-struct Raw(Termios);
+#[derive(Debug)]
+pub struct Raw(Termios);
 
 impl Raw {
-    fn set() -> Option<Self> {
+    /// `None` if standard input is no terminal.
+    #[must_use]
+    pub fn set() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
         let before = rustix::termios::tcgetattr(stdin).ok()?;
         let mut raw = before.clone();

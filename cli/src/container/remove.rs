@@ -4,9 +4,7 @@
 //! namespace with these ids can he remove them: a process of its own goes there, as `lamel remove-tree`, for this one
 //! may have threads.
 
-use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -52,25 +50,10 @@ pub(crate) fn remove_tree(dir: &Path, ids: Option<&Ids>) -> Result<()> {
 
 /// The same of what is this user's alone.
 pub(crate) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
-        }
+    match lamel_image::store::remove_tree(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-fn open_up(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn remove_as(dir: &Path, ids: &Ids) -> Result<()> {

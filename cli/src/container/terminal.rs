@@ -4,30 +4,9 @@ use std::os::fd::AsFd;
 
 use anyhow::{Result, bail};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, Winsize};
+use rustix::termios::Winsize;
 
-pub(crate) use lamel_isolate::attach::terminal_size as size;
-
-/// The user's terminal in raw mode; as before when dropped.
-pub(crate) struct Raw(Termios);
-
-impl Raw {
-    /// `None` if standard input is no terminal.
-    pub(crate) fn set() -> Option<Self> {
-        let stdin = rustix::stdio::stdin();
-        let before = rustix::termios::tcgetattr(stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        rustix::termios::tcsetattr(stdin, OptionalActions::Drain, &raw).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.0).ok();
-    }
-}
+pub(crate) use lamel_isolate::attach::{Raw, terminal_size as size};
 
 /// Tells a terminal its size.
 pub(crate) fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) -> Result<(), Errno> {

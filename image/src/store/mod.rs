@@ -60,8 +60,8 @@ use crate::digest::ALGORITHM;
 use crate::manifest;
 use error::at;
 use lock::Mode;
-pub use staging::Scratch;
 use staging::Staging;
+pub use staging::{Scratch, remove_tree};
 
 /// What `oci-layout` says (OCI image layout, "oci-layout file").
 const LAYOUT: &str = r#"{"imageLayoutVersion": "1.0.0"}"#;

@@ -132,7 +132,10 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes a directory, also where the upper layer of a mount in it has directories that its owner may not change.
-fn remove_tree(dir: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(dir)?;
