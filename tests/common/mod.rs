@@ -29,6 +29,7 @@
 mod browser;
 mod debian;
 mod dump;
+mod place;
 mod run;
 mod scratch;
 mod subject;
@@ -39,6 +40,7 @@ pub use self::{
     browser::rendered,
     debian::debian_cache,
     dump::{Compare, Kind, Node, Tree, assert_same, diff, dump, dump_all, dump_all_but, read_xattrs},
+    place::{EVERYBODY, Place, Who},
     run::{Outcome, TIMEOUT, run_in, sh, sh_fails, sh_outcome, sh_timeout, spawn_captured},
     scratch::{Scratch, require_privileges},
     subject::{Mounted, Stack, Subject},

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::place::{EVERYBODY, Place, Who};
+use crate::base::base;
+use crate::common::{EVERYBODY, Place, Who};
 
 /// Changes that a program in a container makes of `base:1`, whoever has started it.
 const CHANGES: &str = r#"
@@ -35,7 +36,7 @@ impl Place {
 #[test]
 fn what_a_container_changed_is_what_its_image_shows() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         let seen = place.container("--name c1 base:1", &format!("{CHANGES}{PROBE}"));
         assert!(seen.contains("./moved/inside/x/y regular file"), "{who:?}: {seen}");
         let id = place.run("lamel commit -q c1 new:1");
@@ -61,7 +62,7 @@ fn what_a_container_changed_is_what_its_image_shows() {
 
 #[test]
 fn a_running_container_is_paused_and_goes_on() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.run(
         "lamel run -d --name r1 --network none base:1 sh -c 'i=0; while :; do i=$((i+1)); echo $i >> /count; done' > /dev/null
          sleep 0.5; lamel commit r1 new:1 > /dev/null",
@@ -77,7 +78,7 @@ fn a_running_container_is_paused_and_goes_on() {
 
 #[test]
 fn an_image_says_how_its_container_was_run_and_what_is_changed_of_that() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.container("--name c1 -e B='two words' -w /d -u 1000 -l from=run base:1", "touch /tmp/x 2> /dev/null; true");
     place.run(
         r#"lamel commit -m 'a remark' -a 'some body' -c 'CMD ["id","-u"]' -c 'ENV C=3' -c 'LABEL l=m' c1 new:1 > /dev/null
@@ -107,7 +108,7 @@ fn an_image_says_how_its_container_was_run_and_what_is_changed_of_that() {
 #[test]
 fn differences_are_told_in_docker_s_letters() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         place.container(
             "--name c1 base:1",
             "rm /gone; echo n > /d/new; chmod 600 /meta; mkdir /a; echo x > /a/b; rm -r /two",
@@ -130,7 +131,7 @@ fn differences_are_told_in_docker_s_letters() {
 #[test]
 fn places_of_mounts_are_no_changes() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         place.run(
             "mkdir -p shared/in && echo outside > shared/file && ln -s links/in via && cp base.tar linked.tar
              tar rf linked.tar via && lamel import linked.tar linked:1 > /dev/null",
@@ -172,7 +173,7 @@ fn places_of_mounts_are_no_changes() {
 
 #[test]
 fn a_mount_of_an_image_is_compared_with_the_image() {
-    let place = Place::of(Who::Root);
+    let place = base(Who::Root);
     place.run(
         "mkdir upper && lamel mount base:1 --upper upper mnt && rm mnt/gone && echo n > mnt/meta && mkdir mnt/new",
     );

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use crate::place::{EVERYBODY, Place, Who};
+use crate::base::base;
+use crate::common::{EVERYBODY, Place, Who};
 
 /// Starts the container `r1`, which sleeps after what `script` does, and makes `s1`, which was never started.
 fn started(who: Who, script: &str) -> Place {
-    let place = Place::of(who);
+    let place = base(who);
     fs::write(place.join("inside.sh"), format!("{script}\necho x > /ready; exec sleep 1000")).unwrap();
     place.run(
         "lamel run -d --name r1 --network none base:1 sh -c \"$(cat inside.sh)\" > /dev/null
@@ -101,7 +102,7 @@ fn owners_modes_and_times_are_kept_as_asked() {
 #[test]
 fn volumes_of_a_running_container_are_seen() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         place.run(
             "mkdir bound && lamel run -d --name r1 --network none -v vol:/vol -v $PWD/bound:/bound --tmpfs /tmp base:1 sleep 1000 > /dev/null
              echo v > f && lamel cp -q f r1:/vol && lamel cp -q f r1:/bound && lamel cp -q f r1:/tmp/t",
@@ -115,7 +116,7 @@ fn volumes_of_a_running_container_are_seen() {
 
 #[test]
 fn links_of_a_container_lead_nowhere_outside() {
-    let place = Place::new();
+    let place = base(Who::Root);
     let here = place.scratch.path().display().to_string();
     fs::create_dir(place.join("host")).unwrap();
     fs::write(place.join("host/secret"), "secret\n").unwrap();
@@ -157,7 +158,7 @@ fn links_of_a_container_lead_nowhere_outside() {
 /// Somebody in the container swaps a directory and a link to a path of the host while things are copied.
 #[test]
 fn swapped_links_lead_nowhere_outside() {
-    let place = Place::new();
+    let place = base(Who::Root);
     let here = place.scratch.path().display().to_string();
     fs::create_dir(place.join("host")).unwrap();
     fs::write(place.join("host/secret"), "secret\n").unwrap();
