@@ -198,3 +198,50 @@ fn nothing_in_a_container_is_executed() {
     );
     assert!(place.fails("lamel cp r1:/pwned .").contains("No such file"));
 }
+
+/// Of a container that does not run, also of one that never did.
+#[test]
+fn volumes_and_directories_of_the_host_are_seen_without_the_container() {
+    for who in EVERYBODY {
+        let place = base(who);
+        place.run("mkdir shared own && echo shared > shared/file && echo mine > mine && cp -r tree/bin tree/etc own");
+        let mounts = "-v vol:/vol -v $PWD/shared:/links/in/host -v $PWD/shared:/locked:ro -v $PWD/shared/file:/new/one";
+        for (name, of) in [("image", "base:1"), ("directory", "--rootfs $PWD/own")] {
+            place.run(&format!("lamel create --network none --name {name} {mounts} {of} sh -c 'ln -sf /etc/passwd /vol/link; ln -sf /../../../mine /vol/up' > /dev/null"));
+            for round in ["new", "ended"] {
+                place.run(&format!(
+                    "lamel cp -q mine {name}:/vol/{round} && lamel cp -q mine {name}:/links/in/host/{name}"
+                ));
+                assert_eq!(
+                    place.run(&format!("cat shared/{name}; lamel cp {name}:/new/one - | tar xO")),
+                    "mine\nshared",
+                    "{who:?} {name} {round}"
+                );
+                let seen = place.run(&format!(
+                    "lamel run --rm --network none -v vol:/v base:1 sh -c 'cat /v/{round}; stat -c %u:%g /v/{round}'"
+                ));
+                assert_eq!(seen, "mine\n0:0", "{who:?} {name} {round}");
+                let said = place.fails(&format!("lamel cp mine {name}:/locked/mine"));
+                assert!(said.contains("Read-only file system"), "{who:?} {name} {round}: {said}");
+                if name == "image" {
+                    assert_eq!(place.run("lamel diff image"), "", "{who:?} {round}");
+                }
+                place.run(&format!("lamel start -a {name}"));
+            }
+            // What lies in a volume leads nowhere but into the container.
+            assert!(
+                place.run(&format!("lamel cp -L {name}:/vol/link - | tar xO")).starts_with("root:x:0:0"),
+                "{who:?} {name}"
+            );
+            let said = place.fails(&format!("lamel cp -L {name}:/vol/up -"));
+            assert!(said.contains("No such file"), "{who:?} {name}: {said}");
+            place.run("lamel run --rm --network none -v vol:/v base:1 rm /v/link /v/up");
+        }
+        place.run("rm -r shared");
+        let said = place.outcome("lamel cp mine image:/kept").stderr;
+        assert!(
+            said.contains("/locked is shown without what is mounted there") && said.contains("Successfully"),
+            "{who:?}: {said}"
+        );
+    }
+}

@@ -19,6 +19,7 @@ use lamel_unionfs::whiteout::Marks;
 use lamel_unionfs::{Attr, Error};
 
 use super::record::Record;
+use crate::run::volume::is_bind;
 
 /// Stands for the device that the places' numbers belong to: none of the kernel's is so great.
 const DEVICE: u64 = u64::MAX;
@@ -53,11 +54,8 @@ pub(super) fn below(record: &Record, spec: &Spec, image: &Opened) -> Result<Vec<
 
 /// What a mount needs to lie on. Those of the container's own files that are still to be written are no directories.
 fn is_directory(record: &Record, mount: &Mount) -> bool {
-    let options = mount.options().as_deref().unwrap_or_default();
-    let binds =
-        mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind");
     match mount.source() {
-        Some(source) if binds => record.dir().join(source).is_dir(),
+        Some(source) if is_bind(mount) => record.dir().join(source).is_dir(),
         _ => true,
     }
 }
