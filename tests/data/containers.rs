@@ -102,7 +102,11 @@ fn an_image_says_how_its_container_was_run_and_what_is_changed_of_that() {
     assert!(said.contains("CMD, ENTRYPOINT"), "{said}");
     place.run("lamel create --rootfs tree --name dir sh > /dev/null");
     let said = place.fails("lamel commit dir new:3");
-    assert!(said.contains("runs over a directory"), "{said}");
+    let (_, advice) = said.split_once("runs over a directory").and_then(|(_, said)| said.split_once("by: ")).unwrap();
+    place.run(&format!("{} > /dev/null", advice.trim_end()));
+    assert_eq!(place.run("lamel run --rm --network none new:3 cat /d/one"), "d/one");
+    let said = place.fails("lamel diff dir");
+    assert!(said.contains("there is no layer of its changes"), "{said}");
 }
 
 #[test]
