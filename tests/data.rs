@@ -12,5 +12,7 @@ mod changes;
 mod containers;
 #[path = "data/copies.rs"]
 mod copies;
+#[path = "data/software.rs"]
+mod software;
 #[path = "data/volumes.rs"]
 mod volumes;
