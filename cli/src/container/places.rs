@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use lamel_image::store::Opened;
 use lamel_image::view::{Object, View, ViewError};
 use lamel_isolate::oci::{Mount, Spec};
@@ -32,7 +33,7 @@ const FILE_MODE: u32 = libc::S_IFREG | 0o644;
 /// The layers under a container's own, top first.
 pub(super) fn below(record: &Record, spec: &Spec, image: &Opened) -> Result<Vec<Arc<dyn Layer>>> {
     let view = View::new(image.layer.clone());
-    let mut places = Places::new(record);
+    let mut places = Places::new(record.dir().join("config.json"), record.settings.created);
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
         let place = mount.destination();
@@ -106,10 +107,9 @@ struct Places {
 }
 
 impl Places {
-    fn new(record: &Record) -> Self {
-        let created = record.settings.created;
+    fn new(source: PathBuf, created: Timestamp) -> Self {
         Self {
-            source: record.dir().join("config.json"),
+            source,
             root: LayerDir::root(0, false),
             nodes: vec![Node::Directory(BTreeMap::new())],
             made: (created.as_second(), u32::try_from(created.subsec_nanosecond()).unwrap_or_default()),
@@ -239,5 +239,44 @@ impl Layer for Places {
             object: self.source.to_string_lossy().into(),
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_empty_and_one_in_another() {
+        let mut places = Places::new("config.json".into(), Timestamp::UNIX_EPOCH);
+        for (path, is_directory) in
+            [("/etc/hosts", false), ("/etc/hosts/below", true), ("/etc", true), ("/a/b", true), ("/a/b/c", false)]
+        {
+            places.add(Path::new(path), is_directory);
+        }
+        let mut seen = Vec::new();
+        let mut todo = vec![places.root().clone()];
+        while let Some(dir) = todo.pop() {
+            places
+                .list(&dir, &mut |listed| {
+                    let Listed::Entry(name, ino, format) = listed else { panic!("a whiteout") };
+                    seen.push((dir.path_of(name).into_string().unwrap(), format == libc::S_IFDIR));
+                    let Lookup::Found { entry, .. } = places.lookup(&dir, name, true)? else { panic!("not found") };
+                    assert_eq!((entry.attr.ino, entry.attr.size, entry.attr.format()), (ino, 0, format));
+                    if entry.attr.is_dir() {
+                        todo.push(places.child(&dir, name, &entry));
+                    } else {
+                        assert!(
+                            matches!(places.open(&dir, name)?, Content::Bytes(bytes) if (*bytes).as_ref().is_empty())
+                        );
+                    }
+                    Ok(())
+                })
+                .unwrap();
+        }
+        seen.sort();
+        let seen: Vec<_> = seen.iter().map(|(path, is_directory)| (path.as_str(), *is_directory)).collect();
+        assert_eq!(seen, [("/a", true), ("/a/b", true), ("/a/b/c", false), ("/etc", true), ("/etc/hosts", false)]);
+        assert!(matches!(places.lookup(places.root(), OsStr::new("usr"), true).unwrap(), Lookup::Absent));
     }
 }

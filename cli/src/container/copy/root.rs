@@ -167,4 +167,21 @@ mod tests {
         }
         assert_eq!(root.find(Path::new("up/outside"), true).unwrap_err(), Errno::NOENT);
     }
+
+    #[test]
+    fn a_place_is_made_where_it_is_missing_and_not_through_links() {
+        let place = tempfile::tempdir().unwrap();
+        let inner = place.path().join("root");
+        std::fs::create_dir_all(inner.join("etc")).unwrap();
+        std::os::unix::fs::symlink("/etc", inner.join("to-etc")).unwrap();
+        std::os::unix::fs::symlink("../../made", inner.join("dangling")).unwrap();
+        let fd = rustix::fs::open(&inner, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = Root::confined(fd);
+        root.place(Path::new("/to-etc/a/b"), true).unwrap();
+        root.place(Path::new("/etc/a/file"), false).unwrap();
+        assert!(inner.join("etc/a/b").is_dir() && inner.join("etc/a/file").is_file());
+        assert_eq!(root.place(Path::new("/dangling/x"), true).unwrap_err(), Errno::LOOP);
+        assert_eq!(root.place(Path::new("/etc/a/file/x"), true).unwrap_err(), Errno::NOTDIR);
+        assert!(!place.path().join("made").exists() && !inner.join("made").exists());
+    }
 }
