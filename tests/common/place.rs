@@ -4,42 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Outcome, Scratch, Subject, sh_timeout};
+use super::{Outcome, Scratch, Subject, Who, sh_timeout};
 
 /// How long one command line may take.
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// Who works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    Root,
-    /// A plain user with a range in /etc/subuid (tests/run.sh makes him).
-    User,
-    /// A plain user who has his own id alone.
-    Alone,
-}
-
-pub const EVERYBODY: [Who; 3] = [Who::Root, Who::User, Who::Alone];
-
-impl Who {
-    /// The beginning of a command line that runs as this user, without anything of the test's environment.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Root => "",
-            Self::User => "setpriv --reuid lamel-test --regid lamel-test --init-groups env -i",
-            Self::Alone => "setpriv --reuid 47110 --regid 47110 --clear-groups env -i",
-        }
-    }
-
-    /// For chown.
-    pub fn owner(self) -> &'static str {
-        match self {
-            Self::Root => "root:root",
-            Self::User => "lamel-test:lamel-test",
-            Self::Alone => "47110:47110",
-        }
-    }
-}
 
 /// A scratch directory with a store in it, whose commands find the binary under test as `lamel`.
 pub struct Place {
@@ -62,7 +30,7 @@ impl Place {
 
     /// From now on this user's, with all that is in the scratch directory itself.
     pub fn give(mut self, who: Who) -> Self {
-        self.run(&format!("chmod 755 . && chown {} . *", who.owner()));
+        self.run(&format!("chmod 755 . && chown {0}:{0} . *", who.id()));
         self.who = who;
         self
     }
