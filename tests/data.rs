@@ -4,13 +4,15 @@
 
 mod common;
 
+#[path = "data/base.rs"]
+mod base;
 #[path = "data/changes.rs"]
 mod changes;
 #[path = "data/containers.rs"]
 mod containers;
 #[path = "data/copies.rs"]
 mod copies;
-#[path = "data/place.rs"]
-mod place;
+#[path = "data/software.rs"]
+mod software;
 #[path = "data/volumes.rs"]
 mod volumes;

@@ -21,3 +21,5 @@ mod running;
 mod terminal;
 #[path = "exec/top.rs"]
 mod top;
+#[path = "isolate/traps.rs"]
+mod traps;

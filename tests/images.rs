@@ -27,8 +27,8 @@ mod hostile;
 mod layers;
 #[path = "images/looks.rs"]
 mod looks;
-#[path = "images/place.rs"]
-mod place;
+#[path = "images/made.rs"]
+mod made;
 #[path = "images/power.rs"]
 mod power;
 #[path = "images/shapes.rs"]

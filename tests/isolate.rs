@@ -20,5 +20,7 @@ mod peer;
 mod run;
 #[path = "isolate/terminal.rs"]
 mod terminal;
+#[path = "isolate/traps.rs"]
+mod traps;
 #[path = "isolate/trial.rs"]
 mod trial;

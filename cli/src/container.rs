@@ -37,6 +37,7 @@ mod log;
 mod logs;
 mod names;
 mod pause;
+mod places;
 mod port;
 mod process;
 mod prune;

@@ -29,18 +29,22 @@
 mod browser;
 mod debian;
 mod dump;
+mod place;
 mod run;
 mod scratch;
 mod subject;
 mod tmux;
+mod who;
 
 #[allow(unused_imports, reason = "each test crate uses a part of the fixture")]
 pub use self::{
     browser::rendered,
     debian::debian_cache,
     dump::{Compare, Kind, Node, Tree, assert_same, diff, dump, dump_all, dump_all_but, read_xattrs},
+    place::Place,
     run::{Outcome, TIMEOUT, run_in, sh, sh_fails, sh_outcome, sh_timeout, spawn_captured},
     scratch::{Scratch, require_privileges},
     subject::{Mounted, Stack, Subject},
     tmux::{Tmux, line},
+    who::{EVERYBODY, Who},
 };

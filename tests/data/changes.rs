@@ -13,8 +13,8 @@ use lamel_unionfs::changeset::{Stack, look_up};
 use lamel_unionfs::layer::Layer;
 use lamel_unionfs::options::XattrPermissions;
 
-use crate::common::{Compare, assert_same, dump, run_in};
-use crate::place::Place;
+use crate::base::base;
+use crate::common::{Compare, Place, Who, assert_same, dump, run_in};
 
 /// Every kind of change, made in the current directory.
 pub(crate) const CHANGES: &str = r#"
@@ -83,7 +83,7 @@ fn assert_equal(place: &Place, name: &str, how: Compare) {
 
 #[test]
 fn every_kind_of_change_comes_back() {
-    let place = Place::new();
+    let place = base(Who::Root);
     let how = Compare { dir_mtime: true, ..Compare::CONTENT };
     place.run("mkdir upper && lamel mount -o suid,dev base:1 --upper upper mnt");
     run_in(&place.join("mnt"), CHANGES);
@@ -113,7 +113,7 @@ fn every_kind_of_change_comes_back() {
 
 #[test]
 fn other_tools_see_the_same_tree() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.run("mkdir upper && lamel mount -o suid,dev base:1 --upper upper mnt");
     run_in(&place.join("mnt"), CHANGES);
     run_in(&place.join("mnt"), "setfattr -x trusted.overlay.opaque only/dirs");
@@ -140,7 +140,7 @@ fn other_tools_see_the_same_tree() {
 
 #[test]
 fn a_layer_lists_what_changed_and_nothing_else() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.run("mkdir upper && lamel mount base:1 --upper upper mnt");
     run_in(
         &place.join("mnt"),
@@ -162,7 +162,7 @@ fn a_layer_lists_what_changed_and_nothing_else() {
 /// The time that a commit takes is that of the changes.
 #[test]
 fn the_layers_below_are_not_walked() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.run(
         "mkdir big big/d{1..200} && for dir in big/d*; do touch $dir/f{1..50}; done
          tar -C big -cf big.tar . && lamel import big.tar big:1 > /dev/null

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use crate::place::{EVERYBODY, Place, Who};
+use crate::base::base;
+use crate::common::{EVERYBODY, Place, Who};
 
 /// Starts the container `r1`, which sleeps after what `script` does, and makes `s1`, which was never started.
 fn started(who: Who, script: &str) -> Place {
-    let place = Place::of(who);
+    let place = base(who);
     fs::write(place.join("inside.sh"), format!("{script}\necho x > /ready; exec sleep 1000")).unwrap();
     place.run(
         "lamel run -d --name r1 --network none base:1 sh -c \"$(cat inside.sh)\" > /dev/null
@@ -101,7 +102,7 @@ fn owners_modes_and_times_are_kept_as_asked() {
 #[test]
 fn volumes_of_a_running_container_are_seen() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         place.run(
             "mkdir bound && lamel run -d --name r1 --network none -v vol:/vol -v $PWD/bound:/bound --tmpfs /tmp base:1 sleep 1000 > /dev/null
              echo v > f && lamel cp -q f r1:/vol && lamel cp -q f r1:/bound && lamel cp -q f r1:/tmp/t",
@@ -115,7 +116,7 @@ fn volumes_of_a_running_container_are_seen() {
 
 #[test]
 fn links_of_a_container_lead_nowhere_outside() {
-    let place = Place::new();
+    let place = base(Who::Root);
     let here = place.scratch.path().display().to_string();
     fs::create_dir(place.join("host")).unwrap();
     fs::write(place.join("host/secret"), "secret\n").unwrap();
@@ -157,7 +158,7 @@ fn links_of_a_container_lead_nowhere_outside() {
 /// Somebody in the container swaps a directory and a link to a path of the host while things are copied.
 #[test]
 fn swapped_links_lead_nowhere_outside() {
-    let place = Place::new();
+    let place = base(Who::Root);
     let here = place.scratch.path().display().to_string();
     fs::create_dir(place.join("host")).unwrap();
     fs::write(place.join("host/secret"), "secret\n").unwrap();
@@ -196,4 +197,51 @@ fn nothing_in_a_container_is_executed() {
          lamel cp -q r1:/bin bins && lamel cp -q f r1:/bin/",
     );
     assert!(place.fails("lamel cp r1:/pwned .").contains("No such file"));
+}
+
+/// Of a container that does not run, also of one that never did.
+#[test]
+fn volumes_and_directories_of_the_host_are_seen_without_the_container() {
+    for who in EVERYBODY {
+        let place = base(who);
+        place.run("mkdir shared own && echo shared > shared/file && echo mine > mine && cp -r tree/bin tree/etc own");
+        let mounts = "-v vol:/vol -v $PWD/shared:/links/in/host -v $PWD/shared:/locked:ro -v $PWD/shared/file:/new/one";
+        for (name, of) in [("image", "base:1"), ("directory", "--rootfs $PWD/own")] {
+            place.run(&format!("lamel create --network none --name {name} {mounts} {of} sh -c 'ln -sf /etc/passwd /vol/link; ln -sf /../../../mine /vol/up' > /dev/null"));
+            for round in ["new", "ended"] {
+                place.run(&format!(
+                    "lamel cp -q mine {name}:/vol/{round} && lamel cp -q mine {name}:/links/in/host/{name}"
+                ));
+                assert_eq!(
+                    place.run(&format!("cat shared/{name}; lamel cp {name}:/new/one - | tar xO")),
+                    "mine\nshared",
+                    "{who:?} {name} {round}"
+                );
+                let seen = place.run(&format!(
+                    "lamel run --rm --network none -v vol:/v base:1 sh -c 'cat /v/{round}; stat -c %u:%g /v/{round}'"
+                ));
+                assert_eq!(seen, "mine\n0:0", "{who:?} {name} {round}");
+                let said = place.fails(&format!("lamel cp mine {name}:/locked/mine"));
+                assert!(said.contains("Read-only file system"), "{who:?} {name} {round}: {said}");
+                if name == "image" {
+                    assert_eq!(place.run("lamel diff image"), "", "{who:?} {round}");
+                }
+                place.run(&format!("lamel start -a {name}"));
+            }
+            // What lies in a volume leads nowhere but into the container.
+            assert!(
+                place.run(&format!("lamel cp -L {name}:/vol/link - | tar xO")).starts_with("root:x:0:0"),
+                "{who:?} {name}"
+            );
+            let said = place.fails(&format!("lamel cp -L {name}:/vol/up -"));
+            assert!(said.contains("No such file"), "{who:?} {name}: {said}");
+            place.run("lamel run --rm --network none -v vol:/v base:1 rm /v/link /v/up");
+        }
+        place.run("rm -r shared");
+        let said = place.outcome("lamel cp mine image:/kept").stderr;
+        assert!(
+            said.contains("/locked is shown without what is mounted there") && said.contains("Successfully"),
+            "{who:?}: {said}"
+        );
+    }
 }

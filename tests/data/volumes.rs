@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use crate::place::{EVERYBODY, Place, Who};
+use crate::base::base;
+use crate::common::{EVERYBODY, Who};
 
 #[test]
 fn a_volume_is_filled_once_from_what_it_covers() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         let probe = "cd /d; find . | sort | while read f; do stat -c '%n %F %a %u:%g %Y' $f; done";
         std::fs::write(place.join("probe"), probe).unwrap();
         let image = place.run("lamel run --rm --network none base:1 sh -c \"$(cat probe)\"");
@@ -35,7 +36,7 @@ fn a_volume_is_filled_once_from_what_it_covers() {
 
 #[test]
 fn links_and_attributes_come_along_and_are_not_followed() {
-    let place = Place::new();
+    let place = base(Who::Root);
     place.run(
         "mkdir -p t/bin t/v/in && cp /bin/busybox t/bin/sh && ln -s /etc/passwd t/v/link && ln -s ../../.. t/v/in/up && echo x > t/v/f
          ln t/v/f t/v/g && setfattr -n user.a -v b t/v/f && mkfifo t/v/fifo && chmod 1777 t/v && chown 3:4 t/v && ln -s v t/alias && ln -s ../../.. t/out
@@ -58,7 +59,7 @@ fn links_and_attributes_come_along_and_are_not_followed() {
 #[test]
 fn volumes_without_a_name_go_with_their_container() {
     for who in EVERYBODY {
-        let place = Place::of(who);
+        let place = base(who);
         place.run(
             "lamel commit -c 'VOLUME /d' $(lamel create --network none base:1) v:1 > /dev/null
              lamel run --rm --network none -v /x v:1 sh -c 'echo x > /x/x; cat /d/one'",
@@ -85,7 +86,7 @@ fn volumes_without_a_name_go_with_their_container() {
 
 #[test]
 fn the_commands_are_docker_s() {
-    let place = Place::new();
+    let place = base(Who::Root);
     assert_eq!(
         place.run("lamel volume create -l a=b -l c one; lamel volume create two; lamel volume create one"),
         "one\ntwo\none"

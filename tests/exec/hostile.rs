@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
 use super::kit::*;
 use super::running::*;
+use super::traps::*;
 
 /// CVE-2016-9962, CVE-2024-21626
 #[test]
@@ -39,21 +38,8 @@ fn no_working_directory_leads_out() {
 fn no_user_becomes_root_by_arithmetic() {
     for who in EVERYBODY {
         let running = Running::start(who, &[]);
-        let passwd = "root:x:0:0::/:\n1000:x:0:0::/:\n4294967295:x:0:0::/:\nwrap:x:4294967296:0::/:\nhigh:x:2147483648:0::/:\nnegative:x:-1:0::/:\n";
-        fs::write(running.0.root().join("etc/passwd"), passwd).unwrap();
-        for user in [
-            "4294967295",
-            "4294967296",
-            "2147483648",
-            "2147483648:0",
-            "0:4294967296",
-            "-1",
-            "1000abc",
-            "wrap",
-            "high",
-            "negative",
-            "root:none",
-        ] {
+        fs::write(running.0.root().join("etc/passwd"), PASSWD).unwrap();
+        for user in NOBODIES {
             running.refused(&[&format!("--user={user}")], 126, "");
         }
         if who != Who::Alone {
@@ -68,24 +54,11 @@ fn passwd_and_group_may_be_anything() {
     for who in EVERYBODY {
         let running = Running::start(who, &[]);
         let started = Instant::now();
-        for name in ["passwd", "group"] {
-            let file = running.0.root().join("etc").join(name);
-            for make in [
-                "mkfifo",
-                "mkdir",
-                "ln -s /dev/zero",
-                "ln -s /proc/self/environ",
-                "ln -s ../../../../../../../../etc/shadow",
-            ] {
-                sh(&format!("rm -rf {0}; {make} {0}", file.display()));
-                let out = running.try_exec(&["-u", "root:shadow"], &["true"]);
-                assert_eq!(out.status.code(), Some(126), "{who:?} {make} {name}: {}", out.stderr);
-                assert!(!out.stderr.contains('*') && !out.stderr.contains('$'), "{}", out.stderr);
-            }
-            sh(&format!("rm -rf {0}; truncate -s 10G {0}", file.display()));
-            assert_eq!(running.try_exec(&["-u", "me:none"], &["true"]).status.code(), Some(126));
-            sh(&format!("rm {0}; echo root:x:0: > {0}", file.display()));
-        }
+        for_every_list_that_is_none(&running.0, |user, what| {
+            let out = running.try_exec(&["-u", user], &["true"]);
+            assert_eq!(out.status.code(), Some(126), "{who:?} {what}: {}", out.stderr);
+            assert!(!out.stderr.contains('*') && !out.stderr.contains('$'), "{}", out.stderr);
+        });
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     }
 }
@@ -95,19 +68,8 @@ fn passwd_and_group_may_be_anything() {
 fn the_running_program_cannot_be_written() {
     for who in EVERYBODY {
         let ground = Ground::new(who);
-        // The worst case: the user's own, in a place of his, writable.
-        let bin = ground.bin();
-        fs::remove_file(&bin).unwrap();
-        fs::copy(Subject::lamel_bin(), &bin).unwrap();
-        fs::set_permissions(&bin, fs::Permissions::from_mode(0o777)).unwrap();
-        ground.give(&bin);
-        let hash = || Sha256::digest(fs::read(&bin).unwrap()).to_vec();
+        let hash = expose_program(&ground);
         let before = hash();
-        let root = ground.root();
-        fs::write(root.join("bin/again"), "#!/proc/self/exe\n").unwrap();
-        fs::set_permissions(root.join("bin/again"), fs::Permissions::from_mode(0o755)).unwrap();
-        symlink("/proc/self/exe", root.join("bin/self")).unwrap();
-        ground.give(&root);
         let script = "while :; do for p in /proc/[0-9]*; do test $p = /proc/1 && continue; \
                       (exec 3< $p/exe && echo overwritten > /proc/self/fd/3) 2> /dev/null; done; done";
         let options = if who == Who::Root { &["--cap-add", "SYS_PTRACE"][..] } else { &["--privileged"] };

@@ -3,7 +3,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::place::{Place, images};
+use crate::common::Place;
+use crate::made::images;
 
 /// Rounds of processes that run side by side.
 const ROUNDS: u64 = 25;

@@ -1,6 +1,7 @@
 //! The commands on the store, as people and scripts use them.
 
-use crate::place::{Place, images};
+use crate::common::Place;
+use crate::made::images;
 
 #[test]
 fn images_are_listed_named_and_removed() {

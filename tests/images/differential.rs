@@ -1,9 +1,9 @@
 //! What GNU tar, libarchive and Go's `archive/tar` make of an archive is what lamel makes of it. What they differ in is
 //! refused, which `image_index.rs` shows.
 
+use crate::common::Place;
 use crate::common::{Compare, assert_same, dump};
 use crate::forge::{Forge, Head};
-use crate::place::Place;
 
 /// Directories that no archive lists are made in one way or another.
 const HOW: Compare = Compare { root: false, ..Compare::CONTENT };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::place::Place;
+use crate::common::Place;
 
 /// The state and the reason of a check.
 fn check<'a>(found: &'a Value, name: &str) -> (&'a str, &'a str) {

@@ -1,7 +1,8 @@
 //! A mounted image is what others extract.
 
+use crate::common::Place;
 use crate::common::{Compare, assert_same, dump};
-use crate::place::{Place, beside, images};
+use crate::made::{beside, images};
 
 /// Kernel overlayfs counts names that a layer above has deleted, and shows its own root of directories made here.
 const OVERLAY: Compare = Compare { nlink: false, dir_mtime: true, root: false, ..Compare::CONTENT };

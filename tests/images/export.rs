@@ -1,7 +1,8 @@
 //! The merged tree as one tar: what others extract of it, and what it is when it comes back.
 
+use crate::common::Place;
 use crate::common::{Compare, assert_same, dump};
-use crate::place::{Place, images};
+use crate::made::images;
 
 /// Everything but what a mountpoint's own directory is on another filesystem.
 const EXACT: Compare = Compare { dir_nlink: true, dir_mtime: true, holes: true, ..Compare::CONTENT };

@@ -1,7 +1,7 @@
 //! What each layer did, in numbers and on a page, which a browser opens.
 
+use crate::common::Place;
 use crate::common::rendered;
-use crate::place::Place;
 
 /// An image of three layers: `bottom`, one that wastes space, and one with hostile names.
 fn wasteful() -> Place {

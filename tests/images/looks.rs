@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::common::Place;
 use crate::common::{Kind, dump};
-use crate::place::{Place, images};
+use crate::made::images;
 
 /// A place whose store has the images, with `small` on `mnt`.
 fn mounted() -> Place {

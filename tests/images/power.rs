@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::common::Place;
 use crate::common::sh_outcome;
-use crate::place::{Place, images};
+use crate::made::images;
 
 /// A filesystem in a file, with the store in it.
 struct Disk<'a>(&'a Place);

@@ -1,6 +1,7 @@
 //! Every shape in which tools write images into files, and in which lamel does.
 
-use crate::place::{Place, beside, images};
+use crate::common::Place;
+use crate::made::{beside, images};
 
 /// What an image is, whatever it came in.
 fn identity(place: &Place, root: &str, name: &str) -> (String, String) {

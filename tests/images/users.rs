@@ -1,7 +1,8 @@
 //! A user with one uid, no subordinate ids, and nothing but fusermount3.
 
+use crate::common::Place;
 use crate::common::sh;
-use crate::place::{Place, images};
+use crate::made::images;
 
 /// An account without subordinate ids.
 const USER: &str = "nobody";

@@ -7,44 +7,17 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-pub(crate) use super::common::{Outcome, Scratch, Subject, sh, spawn_captured};
+pub(crate) use super::common::{EVERYBODY, Outcome, Scratch, Subject, Who, sh, spawn_captured};
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Who runs a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    Root,
-    /// A plain user with a range in /etc/subuid (tests/run.sh makes him).
-    User,
-    /// A plain user who has his own id alone.
-    Alone,
-}
-
-pub(crate) const EVERYBODY: [Who; 3] = [Who::Root, Who::User, Who::Alone];
-
-/// An id that nobody has an account for.
-const ALONE: u32 = 47_110;
-
 impl Who {
-    pub(crate) fn id(self) -> u32 {
-        match self {
-            Self::Root => 0,
-            Self::Alone => ALONE,
-            Self::User => sh("id -u lamel-test").parse().unwrap(),
-        }
-    }
-
-    /// The beginning of a command line that runs as this user, without anything of the test's environment.
+    /// A program that this user runs, without anything of the test's environment.
     pub(crate) fn command(self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        let id = self.id().to_string();
-        match self {
-            Self::User => command.args(["--reuid", "lamel-test", "--regid", "lamel-test", "--init-groups"]),
-            _ => command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]),
-        };
-        command.args(["env", "-i", &format!("PATH={PATH}")]);
+        let mut words = self.prefix().split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(format!("PATH={PATH}"));
         if let Some(home) = match self {
             Self::Root => Some("/root"),
             Self::User => Some("/home/lamel-test"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 use lamel_image::archive::Change;
 use lamel_image::commit::{Commit, Format, commit};
@@ -63,6 +63,15 @@ enum FormatArg {
 /// Makes one.
 pub(super) fn run(args: &Args) -> Result<()> {
     let record = super::containers(&args.store)?.find(&args.container)?;
+    if record.settings.image.is_none() {
+        bail!(
+            "container {name} runs over a directory, {}, and has no layer of its own: make an image of all that is there by: \
+             lamel export {name} | lamel import - {}",
+            record.root().display(),
+            args.name.as_ref().map_or_else(|| "REF".to_owned(), ToString::to_string),
+            name = args.container,
+        );
+    }
     let layers = Layers::of(&args.store, &record)?;
     let running = match (args.pause, Running::hold(&record, args.pause.unwrap_or(true))) {
         (None, Err(error)) => {

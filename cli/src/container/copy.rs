@@ -1,8 +1,9 @@
 //! Copying trees by descriptors: one side writes a tar ([`lamel_image::archive::export_tree`]), the other reads it. Nothing
 //! leads out of the root that a path is resolved in, and nothing in it is ever executed.
 //!
-//! Reading order: [`root`] (how a path is resolved), [`unpack`].
+//! Reading order: [`root`] (how a path is resolved), [`unpack`], then [`mounts`].
 
+pub(crate) mod mounts;
 pub(crate) mod root;
 pub(crate) mod unpack;
 

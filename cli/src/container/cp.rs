@@ -10,6 +10,7 @@ use lamel_image::archive::{Mounts, export_tree};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
+use super::copy::mounts;
 use super::copy::root::{Root, above, asks_for_directory, base, wants_content};
 use super::copy::through_pipe;
 use super::copy::unpack::{Lost, Owner, Unpack};
@@ -29,9 +30,9 @@ const MOST_LINKS: u32 = 40;
 /// Copy files between a container and this system
 ///
 /// A file goes to the path that is given, or into the directory that is there. A directory goes into one that is
-/// there, or becomes the path that is given; with `/.` at its end, what is in it is copied. Of a container that
-/// runs, volumes and other mounts are seen as the container sees them. What is copied belongs to whoever copies,
-/// in the container to its root.
+/// there, or becomes the path that is given; with `/.` at its end, what is in it is copied. Volumes and directories
+/// of the host are seen as the container sees them, whether it runs or not; its other mounts are there while it
+/// runs. What is copied belongs to whoever copies, in the container to its root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -153,16 +154,23 @@ impl Copy<'_> {
             Some(maps) if !is_root => Ids::Mapped(maps),
             _ => Ids::Own,
         };
-        if record.settings.rootfs.is_some() {
-            let copy = || self.copy(&open()?, &inside);
-            return if is_root { copy() } else { namespace::aside(ids, false, copy) };
-        }
+        let image = match record.settings.rootfs {
+            Some(_) => None,
+            None => Some(start::image(&self.args.store, record)?),
+        };
         // Mounted for the time of the copy, where nobody else sees it.
-        let (store, image) = start::image(&self.args.store, record)?;
         namespace::aside(ids, true, || {
-            let union = union::mount(record, &store, &image, &spec, running.fresh)?;
-            let copied = open().and_then(|root| self.copy(&root, &inside));
-            union.unmount(Some(union::PATIENCE));
+            let union = match &image {
+                Some((store, image)) => Some(union::mount(record, store, image, &spec, running.fresh)?),
+                None => None,
+            };
+            let copied = open().and_then(|root| {
+                mounts::bind(&root, spec.mounts().as_deref().unwrap_or_default(), record.dir());
+                self.copy(&root, &inside)
+            });
+            if let Some(union) = union {
+                union.unmount(Some(union::PATIENCE));
+            }
             copied
         })
     }

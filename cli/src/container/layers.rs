@@ -21,7 +21,7 @@ use super::namespace::{self, Ids};
 use super::record::{Hold, Record};
 use super::state::{State, Status};
 use super::wire::Request;
-use super::{control, start};
+use super::{control, places, start};
 use crate::image::StoreArgs;
 use crate::run::identity::Maps;
 
@@ -32,6 +32,7 @@ pub(super) struct Layers {
     pub(super) image: Image,
     spec: Spec,
     opened: Opened,
+    below: Vec<Arc<dyn Layer>>,
 }
 
 impl Layers {
@@ -45,11 +46,14 @@ impl Layers {
         }
         let (store, image) = start::image(store, record)?;
         let opened = store.open_image(&image)?;
-        Ok(Self { record: record.clone(), spec: record.spec()?, store, image, opened })
+        let spec = record.spec()?;
+        let below = places::below(record, &spec, &opened)?;
+        Ok(Self { record: record.clone(), spec, store, image, opened, below })
     }
 
-    pub(super) fn below(&self) -> [Arc<dyn Layer>; 1] {
-        [self.opened.layer.clone()]
+    /// Those under its own.
+    pub(super) fn below(&self) -> &[Arc<dyn Layer>] {
+        &self.below
     }
 
     /// Works where the container's ids are those of the disk.
@@ -75,8 +79,7 @@ impl Layers {
                 options.ownership.xattr_permissions,
             )?;
         }
-        let below = self.below();
-        let stack = Stack::open(&self.record.upper(), options.ownership.xattr_permissions, &below)?;
+        let stack = Stack::open(&self.record.upper(), options.ownership.xattr_permissions, &self.below)?;
         let names = stack.names_to_look_up(&self.record.work())?;
         match &running.root {
             _ if names.is_empty() => {}
@@ -85,7 +88,7 @@ impl Layers {
                 // What is not there, is not to be found.
                 names.iter().for_each(|name| drop(root.find(name, false)));
             }
-            None => look_up(&options, &below, &names)?,
+            None => look_up(&options, &self.below, &names)?,
         }
         Ok(stack)
     }

@@ -107,6 +107,12 @@ fn absolute(path: &str) -> Result<PathBuf> {
     if path.is_absolute() { Ok(path) } else { bail!("{} in the container must be absolute", path.display()) }
 }
 
+/// Whether a mount shows something of the host's.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
+}
+
 /// A bind mount; read-only for everything on it, as docker makes it.
 pub(crate) fn bind(source: &Path, target: &Path, read_only: bool, more: &[&str]) -> Result<Mount> {
     let mut options = Vec::new();

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 
 /// Attempts to resolve a path while somebody renames directories on its way.
@@ -43,6 +43,40 @@ impl Root {
     /// The directory of a path, as `O_PATH`.
     pub(crate) fn directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         self.open(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// The object of a path that something is mounted on; what is missing is made, as the isolator makes it: by names that
+    /// are no links.
+    pub(super) fn place(&self, path: &Path, is_directory: bool) -> rustix::io::Result<OwnedFd> {
+        match self.find(path, true) {
+            Err(Errno::NOENT) => {}
+            found => return found,
+        }
+        let names: Vec<&OsStr> = path.iter().filter(|name| *name != "/").collect();
+        let mut missing = names.len();
+        let mut at = loop {
+            missing = missing.checked_sub(1).ok_or(Errno::NOENT)?;
+            let above: PathBuf = names.iter().take(missing).collect();
+            match self.directory(&above) {
+                Err(Errno::NOENT) => {}
+                found => break found?,
+            }
+        };
+        for (number, name) in names.iter().enumerate().skip(missing) {
+            let made = if is_directory || number + 1 < names.len() {
+                mkdirat(&at, *name, Mode::from_raw_mode(0o755))
+            } else {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                openat(&at, *name, flags, Mode::from_raw_mode(0o644)).map(drop)
+            };
+            match made {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            at = openat2(&at, *name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        }
+        Ok(at)
     }
 
     fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -132,5 +166,22 @@ mod tests {
             assert_eq!(found.unwrap(), "inside", "{path}");
         }
         assert_eq!(root.find(Path::new("up/outside"), true).unwrap_err(), Errno::NOENT);
+    }
+
+    #[test]
+    fn a_place_is_made_where_it_is_missing_and_not_through_links() {
+        let place = tempfile::tempdir().unwrap();
+        let inner = place.path().join("root");
+        std::fs::create_dir_all(inner.join("etc")).unwrap();
+        std::os::unix::fs::symlink("/etc", inner.join("to-etc")).unwrap();
+        std::os::unix::fs::symlink("../../made", inner.join("dangling")).unwrap();
+        let fd = rustix::fs::open(&inner, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = Root::confined(fd);
+        root.place(Path::new("/to-etc/a/b"), true).unwrap();
+        root.place(Path::new("/etc/a/file"), false).unwrap();
+        assert!(inner.join("etc/a/b").is_dir() && inner.join("etc/a/file").is_file());
+        assert_eq!(root.place(Path::new("/dangling/x"), true).unwrap_err(), Errno::LOOP);
+        assert_eq!(root.place(Path::new("/etc/a/file/x"), true).unwrap_err(), Errno::NOTDIR);
+        assert!(!place.path().join("made").exists() && !inner.join("made").exists());
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use lamel_image::store::{Image, Store};
 use lamel_image::view::View;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_unionfs::Options;
-use lamel_unionfs::layer::Layer;
 use lamel_unionfs::mount;
 use lamel_unionfs::options::{IdRange, XattrPermissions};
 
+use super::super::places;
 use super::super::record::Record;
 
 /// Where an upper keeps owners that this user may not give (containers/storage).
@@ -40,7 +39,7 @@ pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
     if fresh {
         dress_root(record, &View::new(opened.layer.clone()), options.ownership.xattr_permissions)?;
     }
-    let below: [Arc<dyn Layer>; 1] = [opened.layer.clone()];
+    let below = places::below(record, spec, &opened)?;
     let mounted = mount::mount_over(&options, &below)?;
     let (end, ended) = channel();
     let serve = move || {

@@ -1,4 +1,4 @@
-//! A store of a test's own, and images made by other tools.
+//! Images that other tools made.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,68 +6,10 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::common::{Outcome, Scratch, Subject, debian_cache, sh_timeout};
+use crate::common::{debian_cache, sh_timeout};
 
-/// How long one command line may take.
+/// How long making them may take.
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// A scratch directory with a store in it, whose commands find the binary under test as `lamel`.
-pub(crate) struct Place {
-    pub(crate) scratch: Scratch,
-}
-
-impl Place {
-    pub(crate) fn new() -> Self {
-        let scratch = Scratch::new();
-        fs::create_dir(scratch.join("bin")).unwrap();
-        // Another user may not be able to reach the build directory.
-        fs::copy(Subject::lamel_bin(), scratch.join("bin/lamel")).unwrap();
-        scratch.dir("mnt");
-        Self { scratch }
-    }
-
-    pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.scratch.join(name)
-    }
-
-    /// Runs a command line in the scratch directory; panics unless it succeeds. Returns its stdout.
-    #[track_caller]
-    pub(crate) fn run(&self, cmd: &str) -> String {
-        let out = self.outcome(cmd);
-        assert!(out.success(), "`{cmd}`: {}\n--- stdout\n{}\n--- stderr\n{}", out.status, out.stdout, out.stderr);
-        out.stdout.trim_end().to_owned()
-    }
-
-    /// Runs a command line that must fail; returns its stderr.
-    #[track_caller]
-    pub(crate) fn fails(&self, cmd: &str) -> String {
-        let out = self.outcome(cmd);
-        assert!(!out.success(), "`{cmd}` was expected to fail, and printed: {}", out.stdout);
-        out.stderr
-    }
-
-    pub(crate) fn outcome(&self, cmd: &str) -> Outcome {
-        sh_timeout(self.scratch.path(), &format!("{}\n{cmd}", self.environment()), LIMIT)
-    }
-
-    /// What every command line begins with.
-    pub(crate) fn environment(&self) -> String {
-        let here = self.scratch.path().display();
-        format!("export PATH={here}/bin:$PATH LAMEL_ROOT=${{LAMEL_ROOT-{here}/store}} LC_ALL=C.UTF-8")
-    }
-}
-
-/// Unmounts also when the test fails.
-impl Drop for Place {
-    fn drop(&mut self) {
-        for mnt in ["mnt", "mnt2"] {
-            if self.outcome(&format!("! mountpoint -q {mnt} || lamel umount --lazy {mnt}")).success() {
-                continue;
-            }
-            eprintln!("{mnt} of {} stays mounted", self.scratch.path().display());
-        }
-    }
-}
 
 /// A file beside this one.
 pub(crate) fn beside(name: &str) -> PathBuf {
