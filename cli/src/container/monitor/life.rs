@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Container, user};
@@ -48,19 +48,10 @@ impl Monitor {
         };
         let network = Network::of(self, &mut spec)?;
         let mut connection = None;
-        // The store is closed to other ids, which a container in a user namespace has: it begins where it is to be.
-        let from_inside = self.union.is_some();
-        if from_inside {
-            std::env::set_current_dir(self.record.root()).context("entering the root directory")?;
-        }
-        let container = Container::start_with(&spec, &self.options, |created| -> Result<()> {
+        let mut container = Container::start_with(&spec, &self.options, |created| -> Result<()> {
             connection = Some(network.connect(created)?);
             Ok(())
-        });
-        if from_inside {
-            std::env::set_current_dir("/").context("leaving the root directory")?;
-        }
-        let mut container = container?;
+        })?;
         drop(lent);
         let notes = container.notes().to_vec();
         if let Some(master) = container.take_terminal() {
