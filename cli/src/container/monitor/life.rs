@@ -35,7 +35,6 @@ impl Monitor {
         let settings = &self.record.settings;
         let identity = user::resolve(&self.record.root(), &settings.user, &settings.groups)?;
         config::set_user(&mut self.spec, &identity, settings.home_of_user);
-        self.record.write_spec(&self.spec)?;
         let mut spec = self.spec.clone();
         if self.nested {
             nest(&mut spec);
@@ -53,6 +52,8 @@ impl Monitor {
             Ok(())
         })?;
         drop(lent);
+        // Beside the program, which has only just begun.
+        self.record.write_spec(&self.spec)?;
         let notes = container.notes().to_vec();
         if let Some(master) = container.take_terminal() {
             streams = Streams::terminal(master)?;
