@@ -91,9 +91,11 @@ pub(crate) enum Command {
     Create(Box<create::Args>),
     Start(start::Args),
     Attach(attach::Args),
+    /// Ask containers to end, and kill those that do not
     Stop(stop::Args),
     Kill(kill::Args),
-    Restart(restart::Args),
+    /// Stop containers, if they run, and start them
+    Restart(stop::Args),
     Pause(pause::Args),
     Unpause(pause::UnpauseArgs),
     Wait(wait::Args),

@@ -105,6 +105,7 @@ fn perform_all(state: &mut State<'_>) -> Result<Infallible, Fault> {
 fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
     let plan = state.plan;
     match step {
+        Step::EnterGroups => plan.doors.enter().called("write tasks"),
         Step::AwaitParent => state.socket.await_go().called("recvmsg"),
         Step::TimeNamespace(offsets) => namespace::unshare_time(offsets),
         Step::BecomeRoot { groups } => namespace::become_root(*groups, joins_user(plan)),
@@ -129,9 +130,10 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::HostName(name) => rustix::system::sethostname(name.to_bytes()).called("sethostname"),
         Step::DomainName(name) => rustix::system::setdomainname(name.to_bytes()).called("setdomainname"),
         Step::Loopback => socket::loopback_up().called("SIOCSIFFLAGS"),
+        Step::TakeRoot(root) => rootfs::take_root(root, state),
         Step::CloneSource(host) => mount::clone_source(host, state),
         Step::Propagation(flags) => rootfs::propagate(*flags),
-        Step::CloneRoot(root) => rootfs::clone_root(root, state),
+        Step::CloneRoot => rootfs::clone_root(state),
         Step::AttachRoot => rootfs::attach_root(state),
         Step::CgroupNamespace => namespace::unshare_cgroup(),
         Step::Mount(mount) => mount.perform(state),

@@ -6,6 +6,7 @@
 //! | who | step | why here |
 //! |---|---|---|
 //! | the one that joins | how likely it is killed | while `/proc/self` is its own to write: who hides has none |
+//! | | control groups of version 1, but for that of numbers of processes | who enters by himself is not waited for |
 //! | | standard streams; all else is closed later | the program's own, set once |
 //! | | lamel's own command line is overwritten | the kernel shows it to everybody who sees the process |
 //! | | it hides (is not dumpable) | before anybody of the container can reach it; without that, who is root there reads its memory and opens its descriptors (CVE-2016-9962) |
@@ -13,7 +14,7 @@
 //! | | it hides again | entering a user namespace makes it what `fs.suid_dumpable` says |
 //! | | every other descriptor is closed | none leads out of the container, whoever gets at them all the same |
 //! | | clone | a pid namespace is for children: until here the container sees nothing of all this |
-//! | the new process | it waits | the parent puts it into the container's control groups: it is limited, stopped and killed with the others |
+//! | the new process | it waits | the parent puts it into those of the container's control groups that it is not in: it is limited, stopped and killed with the others |
 //! | | root of the user namespace, and hides once more | |
 //! | | session, keyring | the container's keyring has the name |
 //! | | the root is opened | `/` of the mount namespace, which is the container's |
@@ -41,7 +42,7 @@ use rustix::thread::ThreadNameSpaceType as Kinds;
 
 pub use check::{Checked, check};
 
-use crate::cgroup;
+use crate::cgroup::{self, Doors};
 use crate::error::{Called as _, Error, Fault};
 use crate::idmap::IdMaps;
 use crate::plan;
@@ -189,7 +190,7 @@ impl Target {
         let failed = |call| Error::call(call, "the container's process");
         let (socket, child_end) = sync::pair().map_err(failed("socketpair"))?;
         let kinds = self.kinds & (Kinds::USER | Kinds::MOUNT);
-        let pid = match process::start(0).map_err(failed("clone3"))? {
+        let pid = match process::start(0, None).map_err(failed("clone3"))? {
             Cloned::Child => fetch(self.entered.as_fd(), kinds, &child_end),
             Cloned::Parent(pid) => pid,
         };
@@ -238,6 +239,7 @@ impl Target {
             streams,
             preserved,
             command_line: CommandLine::find(),
+            doors: cgroup::doors(first)?,
         };
         let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let keyring = keyring.then_some(name.as_str());
@@ -297,6 +299,7 @@ pub(crate) struct Entry {
     streams: [Option<OwnedFd>; 3],
     pub(crate) preserved: u32,
     command_line: Option<CommandLine>,
+    doors: Doors,
 }
 
 impl Entry {
@@ -311,6 +314,7 @@ impl Entry {
                 rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()).called("open oom_score_adj")?;
             rustix::io::write(&file, score.to_bytes()).called("write oom_score_adj")?;
         }
+        self.doors.enter().called("write tasks")?;
         let [stdin, stdout, stderr] = &self.streams;
         if let Some(stream) = stdin {
             rustix::stdio::dup2_stdin(stream).called("dup2")?;

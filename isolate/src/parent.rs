@@ -80,13 +80,13 @@ impl Container {
     ) -> Result<Self, E> {
         tty::hold_standard_streams().map_err(Error::call("open", "/dev/null"))?;
         let layout = Layout::detect();
-        let plan = plan::from_spec(spec, options, &layout)?;
+        let mut plan = plan::from_spec(spec, options, &layout)?;
+        let group = group(spec, options, &layout)?;
+        plan.enter(group.as_ref().map(|group| group.doors()).transpose().map_err(Error::from)?.unwrap_or_default());
         let (socket, process) = clone(&plan)?;
-        let mut container = Self { process, group: None, frozen: false };
+        let mut container = Self { process, group, frozen: false };
         let created = Created { pid: container.pid() };
-        let group = prepare(spec, options, &layout, &plan, container.process.id());
-        let prepared = group.map_err(E::from).and_then(|group| {
-            container.group = group;
+        let prepared = prepare(&plan, container.process.id()).map_err(E::from).and_then(|()| {
             connect(&created)?;
             socket.go().map_err(Error::call("sendmsg", "the container's process")).map_err(E::from)
         });
@@ -236,7 +236,7 @@ pub(crate) fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     sources.resize_with(plan.slots, || None);
     let joins = plan.namespaces.joins_any();
     let flags = if joins { 0 } else { plan.namespaces.cloned };
-    let started = process::start(flags).map_err(|errno| match errno {
+    let started = process::start(flags, plan.doors.group()).map_err(|errno| match errno {
         Errno::PERM | Errno::NOSPC | Errno::USERS if plan.id_maps.is_some() => Error::Unavailable {
             what: "a user namespace".to_owned(),
             why: format!(
@@ -264,14 +264,15 @@ pub(crate) fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     Ok((socket, Process::of_child(pid).map_err(failed("pidfd_open"))?))
 }
 
-/// The parent's part: ids, control group, and what is written into the host's /proc.
-fn prepare(
-    spec: &Spec,
-    options: &Options,
-    layout: &Layout,
-    plan: &Plan,
-    pid: Pid,
-) -> Result<Option<Box<dyn Group>>, Error> {
+/// The control group that the container is to have.
+fn group(spec: &Spec, options: &Options, layout: &Layout) -> Result<Option<Box<dyn Group>>, Error> {
+    let Some(linux) = spec.linux() else { return Ok(None) };
+    let name = format!("{}{}", crate::cgroup::PREFIX, options.name);
+    Ok(layout.open(&name, linux.cgroups_path().as_deref(), linux.resources().as_ref())?)
+}
+
+/// The parent's part: ids, and what is written into the host's /proc.
+fn prepare(plan: &Plan, pid: Pid) -> Result<(), Error> {
     if let Some(maps) = &plan.id_maps {
         maps.write(pid)?;
     }
@@ -280,11 +281,5 @@ fn prepare(
         fs::write(&path, adjustment.to_string())
             .map_err(|error| Error::call("write", path)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
     }
-    let Some(linux) = spec.linux() else { return Ok(None) };
-    let name = format!("{}{}", crate::cgroup::PREFIX, options.name);
-    let group = layout.open(&name, linux.cgroups_path().as_deref(), linux.resources().as_ref())?;
-    if let Some(group) = &group {
-        group.enter(pid)?;
-    }
-    Ok(group)
+    Ok(())
 }

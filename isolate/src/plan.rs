@@ -5,15 +5,16 @@
 //!
 //! | step | why here |
 //! |---|---|
+//! | control groups entered | all that the child does is done within its limits |
 //! | wait for the parent | ids are mapped before anything is owned (with a user namespace) |
 //! | time namespace | `/proc/self` is still this process's own to write: changing ids ends that |
-//! | sources of bind mounts | while paths and ids are the host's and propagation is as it was |
+//! | root directory and sources of bind mounts found | while paths and ids are the host's and propagation is as it was |
 //! | root of the user namespace | everything that follows needs it |
 //! | session, keyring, umask 0 | modes are those of the configuration |
 //! | host name, loopback | need nothing but the namespaces |
 //! | propagation private | before the first mount, or the host would see it |
-//! | root copied and attached | pivot_root wants a mount |
-//! | cgroup namespace | after the parent put this process into its group, before the group is shown |
+//! | the root's mount copied and attached | pivot_root wants a mount |
+//! | cgroup namespace | its root is the group that was entered; before the group is shown |
 //! | mounts, in order | |
 //! | devices, links, terminal | in the /dev just mounted |
 //! | kernel parameters | before /proc/sys is read-only |
@@ -41,7 +42,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Pr
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
-use crate::cgroup::Layout;
+use crate::cgroup::{Doors, Layout};
 use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
@@ -94,12 +95,24 @@ pub(crate) struct Plan {
     pub(crate) filter: Vec<Instruction>,
     pub(crate) program: Program,
     pub(crate) oom_score_adj: Option<i32>,
+    /// The control groups that the child is to be in.
+    pub(crate) doors: Doors,
     /// How many descriptors after the standard streams the program gets.
     pub(crate) preserved: u32,
     /// Of lamel itself, where the container would see it.
     pub(crate) command_line: Option<CommandLine>,
     /// The program is killed when its parent ends.
     pub(crate) ends_with_parent: bool,
+}
+
+impl Plan {
+    /// Has the child be in control groups, from its beginning.
+    pub(crate) fn enter(&mut self, doors: Doors) {
+        if doors.have_steps() {
+            self.steps.insert(0, Step::EnterGroups);
+        }
+        self.doors = doors;
+    }
 }
 
 /// Makes the plan of a configuration.
@@ -128,6 +141,7 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         filter,
         program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
+        doors: Doors::default(),
         preserved: 0,
         command_line: if options.init { CommandLine::find() } else { None },
         ends_with_parent: true,
@@ -166,6 +180,7 @@ pub(crate) fn exec(
         program: process::program(process)?,
         // The one that joins takes it along.
         oom_score_adj: None,
+        doors: Doors::default(),
         preserved,
         command_line: None,
         ends_with_parent,
@@ -282,11 +297,11 @@ fn mounts(
     let sources = planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource);
     // What is the user's own may be closed to the ids that the container has.
     let before = steps.iter().position(|step| matches!(step, Step::BecomeRoot { .. })).unwrap_or(steps.len());
-    steps.splice(before..before, sources);
+    steps.splice(before..before, std::iter::once(Step::TakeRoot(root)).chain(sources));
     steps.push(Step::Propagation(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
-    steps.push(Step::CloneRoot(root));
+    steps.push(Step::CloneRoot);
     steps.push(Step::AttachRoot);
-    // Without ids to map, the parent's part is the control group: it works beside what came so far.
+    // Without ids to map, the parent's part is the network: it works beside what came so far.
     if !steps.iter().any(|step| matches!(step, Step::AwaitParent)) {
         steps.push(Step::AwaitParent);
     }
@@ -424,7 +439,7 @@ mod tests {
         let order = [
             at(&plan, "source", |step| matches!(step, Step::CloneSource(_))),
             at(&plan, "propagation", |step| matches!(step, Step::Propagation(_))),
-            at(&plan, "root", |step| matches!(step, Step::CloneRoot(_))),
+            at(&plan, "root", |step| matches!(step, Step::CloneRoot)),
             at(&plan, "waiting", |step| matches!(step, Step::AwaitParent)),
             at(&plan, "cgroup namespace", |step| matches!(step, Step::CgroupNamespace)),
             at(&plan, "mount", |step| matches!(step, Step::Mount(_))),

@@ -254,29 +254,25 @@ pub(crate) struct Root {
     pub(crate) path: CString,
 }
 
-/// Takes a private copy of the root directory's mount tree, which becomes the root.
-pub(crate) fn clone_root(root: &Root, state: &mut State<'_>) -> Result<(), Fault> {
+/// Finds the root directory in this mount namespace.
+pub(crate) fn take_root(root: &Root, state: &mut State<'_>) -> Result<(), Fault> {
     // The parent's descriptor is of a mount outside of this namespace: the same place is looked up again.
-    let own = open_own_root(root)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let own = rustix::fs::openat2(CWD, &root.path, flags, Mode::empty(), resolve).called("openat2")?;
     let (before, now) = (rustix::fs::fstat(&root.fd).called("fstat")?, rustix::fs::fstat(&own).called("fstat")?);
     if (before.st_dev, before.st_ino) != (now.st_dev, now.st_ino) {
         return Err(Fault::refused("the root directory was exchanged meanwhile"));
     }
     state.place = Some(own);
-    let place = state.place.as_ref().ok_or(Fault::refused("no root"))?;
-    state.root = Some(clone_tree(place.as_fd(), true).called("open_tree")?);
     Ok(())
 }
 
-fn open_own_root(root: &Root) -> Result<OwnedFd, Fault> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(CWD, &root.path, flags, Mode::empty(), resolve) {
-        // The container's ids may not go the whole way there; the caller may have gone it before. Whether this is
-        // the place is seen by who asks.
-        Err(Errno::ACCESS) => rustix::fs::openat2(CWD, c".", flags, Mode::empty(), resolve).called("openat2"),
-        other => other.called("openat2"),
-    }
+/// Takes a private copy of the root directory's mount tree, which becomes the root.
+pub(crate) fn clone_root(state: &mut State<'_>) -> Result<(), Fault> {
+    let place = state.place.as_ref().ok_or(Fault::refused("no root"))?;
+    state.root = Some(clone_tree(place.as_fd(), true).called("open_tree")?);
+    Ok(())
 }
 
 /// Puts the copy over the root directory itself, for pivot_root wants a mount that is attached.

@@ -3,7 +3,7 @@
 //! ```text
 //! parent                      child
 //!                       ←     Sibling(pid)         from a process that only joins namespaces
-//! go                    →                          ids are mapped, the cgroup is entered
+//! go                    →                          ids are mapped, the network is there
 //!                       ←     Note(step)           something to be said aloud
 //!                       ←     Terminal + fd        the pseudo-terminal's master
 //!                       ←     Ready                all steps but exec are done

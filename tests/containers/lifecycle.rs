@@ -208,14 +208,27 @@ fn health_is_seen_by_a_command() {
 }
 
 #[test]
-fn nothing_of_a_monitor_keeps_the_image_mounted() {
+fn who_serves_the_image_has_what_that_takes_and_nothing_else() {
     for who in EVERYBODY {
         let house = House::new(who);
-        for _ in 0..5 {
-            house.ok(&["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
-            let monitor = house.inspect("c", ".State.MonitorPid");
-            assert_eq!(sh(&format!("readlink /proc/{monitor}/task/*/cwd | sort -u")), "/", "{who:?}");
-            house.ok(&["rm", "-f", "c"]);
-        }
+        house.ok(&["run", "-d", "--name", "c", "bb", "sleep", "1000"]);
+        let monitor = house.inspect("c", ".State.MonitorPid");
+        let of = |thread: &str, field: &str| {
+            let found = sh(&format!(
+                "cd /proc/{monitor}/task; for t in $(grep -l '{thread}' */comm); do grep '^{field}:' ${{t%comm}}status; done | \
+                 sort -u"
+            ));
+            found.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of("fuser", "NoNewPrivs"), ["1"], "{who:?}");
+        let capabilities = |thread: &str| match of(thread, "CapPrm").as_slice() {
+            [one] => u64::from_str_radix(one, 16).unwrap(),
+            other => panic!("{thread} of {who:?}: {other:?}"),
+        };
+        // CAP_DAC_OVERRIDE, CAP_SYS_ADMIN; CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_PTRACE.
+        let (taken, left) = (1 << 1 | 1 << 21, 1 << 12 | 1 << 16 | 1 << 19);
+        assert_eq!(capabilities("fuser") & (taken | left), taken, "{who:?}");
+        assert_ne!(capabilities("lamel-monitor") & left, 0, "{who:?}");
+        house.ok(&["rm", "-f", "c"]);
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use lamel_image::manifest::RunConfig;
 use lamel_image::platform::Platform;
 use lamel_image::store::{Image, Store};
-use lamel_isolate::oci::LinuxIdMapping;
+use lamel_isolate::oci::{LinuxIdMapping, Spec};
 
 use super::health::{self, HealthArgs};
 use super::layers::maps;
@@ -98,6 +98,7 @@ pub(super) struct Made {
     pub(super) containers: Containers,
     pub(super) record: Record,
     pub(super) hold: Hold,
+    pub(super) spec: Spec,
     pub(super) image: Option<(Store, Image)>,
 }
 
@@ -139,14 +140,14 @@ pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     let settings = settings(args, found.as_ref().map(|(_, image)| image), words, &id)?;
     let of_image = found.as_ref().map(|(_, image)| of_image(&image.config.config)).unwrap_or_default();
     let mut draft = containers.draft(settings)?;
-    let attached = fill(&mut draft, args, words, (&of_image, found.as_ref()), &containers)?;
+    let (spec, attached) = fill(&mut draft, args, words, (&of_image, found.as_ref()), &containers)?;
     let (record, hold) = draft.publish()?;
     attached.keep();
     if let Some(file) = cidfile {
         file.fill(record.id())?;
     }
     events::add(&containers, "create", &record.settings, &[]);
-    Ok(Made { containers, record, hold, image: found })
+    Ok(Made { containers, record, hold, spec, image: found })
 }
 
 /// Makes what is in the container's directory, but for what makes it known, and its volumes.
@@ -156,7 +157,7 @@ fn fill<'a>(
     words: &[String],
     (of_image, image): (&OfImage, Option<&(Store, Image)>),
     containers: &'a Containers,
-) -> Result<Attached<'a>> {
+) -> Result<(Spec, Attached<'a>)> {
     let record = &mut draft.record;
     if record.settings.rootfs.is_none() {
         for (dir, mode) in [(record.upper(), 0o755), (record.work(), 0o700), (record.root(), 0o755)] {
@@ -187,7 +188,7 @@ fn fill<'a>(
     let attached = asking.attach(&mut spec)?;
     record.settings.volumes.clone_from(&attached.used);
     record.write_spec(&spec)?;
-    Ok(attached)
+    Ok((spec, attached))
 }
 
 fn of_image(config: &RunConfig) -> OfImage {

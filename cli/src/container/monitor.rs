@@ -45,6 +45,7 @@ pub(crate) struct Wanted {
     pub(crate) containers: Containers,
     pub(crate) record: Record,
     pub(crate) hold: Hold,
+    pub(crate) spec: Spec,
     /// The image that it is made of, with the store that it lies in.
     pub(crate) image: Option<(Store, Image)>,
     /// The caller gets its output, and gives its input, from the beginning.
@@ -64,8 +65,7 @@ pub(crate) struct NotStarted {
 
 /// Starts the container. On return its program runs; the line leads to its monitor.
 pub(crate) fn start(wanted: Wanted) -> Result<Line> {
-    let spec = wanted.record.spec()?;
-    let parting = Parting::of(&wanted, &spec);
+    let parting = Parting::of(&wanted);
     let cache = filter_cache();
     let (ours, theirs) = pair().context("socketpair")?;
     match daemonize().context("starting the container's monitor")? {
@@ -82,7 +82,7 @@ pub(crate) fn start(wanted: Wanted) -> Result<Line> {
         }
         Side::Daemon(starting) => {
             drop(ours);
-            std::process::exit(run(wanted, spec, parting, cache, theirs, starting))
+            std::process::exit(run(wanted, parting, cache, theirs, starting))
         }
     }
 }
@@ -110,11 +110,11 @@ enum Parting {
 }
 
 impl Parting {
-    fn of(wanted: &Wanted, spec: &Spec) -> Self {
+    fn of(wanted: &Wanted) -> Self {
         if wanted.image.is_none() {
             return Self::None;
         }
-        let linux = spec.linux().as_ref();
+        let linux = wanted.spec.linux().as_ref();
         let maps = linux.and_then(|linux| Some((linux.uid_mappings().clone()?, linux.gid_mappings().clone()?)));
         match maps.filter(|_| !rustix::process::geteuid().is_root()) {
             Some((uids, gids)) => Self::User { uids, gids },
@@ -184,16 +184,9 @@ fn nest(spec: &mut Spec) {
 }
 
 /// The monitor's life; what it exits with is nobody's business.
-fn run(
-    wanted: Wanted,
-    spec: Spec,
-    parting: Parting,
-    cache: Option<seccomp::Cache>,
-    line: OwnedFd,
-    starting: Starting,
-) -> i32 {
+fn run(wanted: Wanted, parting: Parting, cache: Option<seccomp::Cache>, line: OwnedFd, starting: Starting) -> i32 {
     let (containers, record) = (wanted.containers.clone(), wanted.record.clone());
-    let (mut monitor, hold) = match begin(wanted, spec, &parting, cache, line) {
+    let (mut monitor, hold) = match begin(wanted, &parting, cache, line) {
         Ok(begun) => begun,
         Err((error, hold)) => {
             let code = failure_code(&error);
@@ -214,12 +207,11 @@ fn run(
 /// Everything up to the running program. The lock comes back in any case.
 fn begin(
     wanted: Wanted,
-    mut spec: Spec,
     parting: &Parting,
     cache: Option<seccomp::Cache>,
     line: OwnedFd,
 ) -> Result<(Box<Monitor>, Hold), (anyhow::Error, Hold)> {
-    let Wanted { containers, record, hold, image, attach, size } = wanted;
+    let Wanted { containers, record, hold, mut spec, image, attach, size } = wanted;
     let make = move || -> Result<Box<Monitor>> {
         rustix::thread::set_name(c"lamel-monitor").context("prctl")?;
         let state = record.state()?;

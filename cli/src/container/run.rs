@@ -48,6 +48,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         containers: made.containers,
         record: made.record,
         hold: made.hold,
+        spec: made.spec,
         image: made.image,
         attach: foreground,
         size: if foreground { terminal::size() } else { None },

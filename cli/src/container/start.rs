@@ -73,7 +73,8 @@ pub(super) fn start(store: &StoreArgs, containers: &Containers, record: &Record,
         None => None,
     };
     let size = if attach { terminal::size() } else { None };
-    let wanted = Wanted { containers: containers.clone(), record, hold, image, attach, size };
+    let spec = record.spec()?;
+    let wanted = Wanted { containers: containers.clone(), record, hold, spec, image, attach, size };
     monitor::start(wanted).map(Some)
 }
 

@@ -9,17 +9,17 @@ use super::each_at_once;
 use super::wire::Request;
 use crate::image::StoreArgs;
 
-/// Ask containers to end, and kill those that do not
+/// What `lamel restart` takes too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    store: StoreArgs,
+    pub(super) store: StoreArgs,
     /// Seconds after which it is killed [default: as it was made, else 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
-    time: Option<u32>,
+    pub(super) time: Option<u32>,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    pub(super) containers: Vec<String>,
 }
 
 /// Stops.

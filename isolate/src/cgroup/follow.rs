@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
-use super::{CgroupError, below, write};
+use super::{CgroupError, Doors, below, open_to_write, write};
 
 /// A group that a process is in.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +83,16 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// Puts a process into the groups of another one. Into those that are the container's it must; into those that the
+/// The ways into a container's own groups of version 1, by one of its processes. Who counts processes is not among them:
+/// who moves others in may do so where there is no room for one more to be made.
+pub(crate) fn doors(leader: i32) -> Result<Doors, CgroupError> {
+    let groups = memberships(leader)?.into_iter();
+    let wanted = groups.filter(|group| group.is_container_s() && !group.controllers.is_empty() && !group.has("pids"));
+    let tasks = wanted.map(|group| open_to_write(&group.directory.join("tasks")));
+    Ok(Doors { tasks: tasks.collect::<Result<_, _>>()?, group: None })
+}
+
+/// Puts a process into the groups of another one, if it is not there yet. Into those that are the container's it must; into those that the
 /// container shares with who started it, it goes if it may.
 pub(crate) fn follow(leader: i32, pid: Pid) -> Result<(), CgroupError> {
     let own = memberships(pid.as_raw_nonzero().get())?;

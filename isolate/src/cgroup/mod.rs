@@ -14,14 +14,15 @@ mod v2;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
 use rustix::fs::FlockOperation;
-use rustix::process::Pid;
+use rustix::io::Errno;
 
-pub(crate) use follow::{follow, is_frozen, memberships};
+pub(crate) use follow::{doors, follow, is_frozen, memberships};
 pub use usage::Usage;
 pub(crate) use v1::Hierarchy;
 
@@ -103,12 +104,41 @@ impl Setting {
     }
 }
 
+/// The ways into a group, for a process that is about to be made.
+///
+/// Nobody moves a process that is there already: for that the kernel waits until no process of the whole host is in the
+/// middle of making a thread, which takes it as long as the rest of a container's start.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    /// Of version 1, a file for each hierarchy, through which a thread enters that is its process's only one.
+    tasks: Vec<File>,
+    /// Of version 2, the group that the process is made in.
+    group: Option<File>,
+}
+
+impl Doors {
+    /// The group that the process is to be cloned into.
+    pub(crate) fn group(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().map(|group| group.as_fd())
+    }
+
+    /// Whether the process has to [`enter`](Self::enter).
+    pub(crate) fn have_steps(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Enters, in the process that was made. Whether it may is a matter of who opened the files.
+    pub(crate) fn enter(&self) -> Result<(), Errno> {
+        self.tasks.iter().try_for_each(|tasks| rustix::io::write(tasks, b"0").map(drop))
+    }
+}
+
 /// A group, whatever the version. Dropping it removes it.
 pub(crate) trait Group: fmt::Debug + Send {
     /// Limits what runs in it.
     fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError>;
-    /// Moves a process into it.
-    fn enter(&self, pid: Pid) -> Result<(), CgroupError>;
+    /// The ways into it.
+    fn doors(&self) -> Result<Doors, CgroupError>;
     /// Stops everything in it, or lets it go on.
     fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError>;
     /// Removes it; what runs in it must have ended.
@@ -228,13 +258,13 @@ impl Directory {
     }
 }
 
+fn open_to_write(path: &Path) -> Result<File, CgroupError> {
+    fs::OpenOptions::new().write(true).open(path).map_err(CgroupError::io("opening", path))
+}
+
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     use std::io::Write as _;
-    fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(value.as_bytes()))
-        .map_err(CgroupError::io("writing", path))
+    open_to_write(path)?.write_all(value.as_bytes()).map_err(CgroupError::io("writing", path))
 }
 
 /// Removes groups of lamel below `parent` whose owner was killed.

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
-use rustix::process::Pid;
 
 use super::{
-    CgroupError, Directory, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep, throttles,
-    weights, write,
+    CgroupError, Directory, Doors, Setting, Throttled, below, devices, open_to_write, pids_limit, refuse_unsupported,
+    sweep, throttles, weights, write,
 };
 
 /// One mounted hierarchy.
@@ -143,9 +142,9 @@ impl super::Group for Groups {
         Ok(())
     }
 
-    fn enter(&self, pid: Pid) -> Result<(), CgroupError> {
-        let pid = pid.as_raw_nonzero().to_string();
-        self.made.iter().try_for_each(|(_, directory)| directory.write("cgroup.procs", &pid))
+    fn doors(&self) -> Result<Doors, CgroupError> {
+        let tasks = self.made.iter().map(|(_, directory)| open_to_write(&directory.path.join("tasks")));
+        Ok(Doors { tasks: tasks.collect::<Result<_, _>>()?, group: None })
     }
 
     fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError> {
@@ -285,7 +284,7 @@ mod tests {
         let hierarchy = |name: &str| {
             let mount = place.path().join(name);
             fs::create_dir_all(mount.join("own/lamel-x")).unwrap();
-            fs::write(mount.join("own/lamel-x/cgroup.procs"), "").unwrap();
+            fs::write(mount.join("own/lamel-x/tasks"), "").unwrap();
             Hierarchy { controllers: vec![name.to_owned()], mount, own: "own".into() }
         };
         let hierarchies = [hierarchy("memory"), hierarchy("cpu"), hierarchy("pids")];
@@ -300,11 +299,11 @@ mod tests {
             .unwrap();
         let groups = Groups::new(&hierarchies, "lamel-x", None, &resources).unwrap();
         groups.limit(&resources).unwrap();
-        groups.enter(rustix::process::getpid()).unwrap();
+        groups.doors().unwrap().enter().unwrap();
         assert_eq!(read("memory/own/lamel-x/memory.limit_in_bytes"), "1048576");
         assert_eq!(read("pids/own/lamel-x/pids.max"), "7");
-        assert_eq!(read("pids/own/lamel-x/cgroup.procs"), std::process::id().to_string());
-        assert_eq!(read("cpu/own/lamel-x/cgroup.procs"), "");
+        assert_eq!((read("pids/own/lamel-x/tasks"), read("memory/own/lamel-x/tasks")), ("0".into(), "0".into()));
+        assert_eq!(read("cpu/own/lamel-x/tasks"), "");
         let cpuset = LinuxResourcesBuilder::default()
             .cpu(LinuxCpuBuilder::default().cpus("0").build().unwrap())
             .build()

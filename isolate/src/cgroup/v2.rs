@@ -1,14 +1,13 @@
 //! Version 2: one hierarchy, whose groups hold either processes or limited groups.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
-use rustix::process::Pid;
 
 use super::{
-    CgroupError, Directory, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep, throttles,
-    weights, write,
+    CgroupError, Directory, Doors, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep,
+    throttles, weights, write,
 };
 
 /// Weights of block I/O as the configuration has them, 1 to 1000.
@@ -88,8 +87,10 @@ impl super::Group for Group {
         if rules.is_empty() { Ok(()) } else { devices::attach(&directory.path, &rules) }
     }
 
-    fn enter(&self, pid: Pid) -> Result<(), CgroupError> {
-        self.directory()?.write("cgroup.procs", &pid.as_raw_nonzero().to_string())
+    fn doors(&self) -> Result<Doors, CgroupError> {
+        let path = &self.directory()?.path;
+        let group = File::open(path).map_err(CgroupError::io("opening", path))?;
+        Ok(Doors { tasks: Vec::new(), group: Some(group) })
     }
 
     fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError> {
@@ -236,7 +237,6 @@ mod tests {
         let resources = resources();
         let mut group = Group::new(place.path(), Path::new("slice/own"), "lamel-x", None, &resources).unwrap();
         group.limit(&resources).unwrap();
-        group.enter(rustix::process::getpid()).unwrap();
         group.freeze(true).unwrap();
         let read = |file: &str| fs::read_to_string(place.path().join("slice").join(file)).unwrap();
         for (file, value) in [
@@ -250,9 +250,34 @@ mod tests {
         ] {
             assert_eq!(read(&format!("lamel-x/{file}")), value, "{file}");
         }
-        assert_eq!(read("lamel-x/cgroup.procs"), std::process::id().to_string());
         assert!(read("cgroup.subtree_control").starts_with('+'));
         assert_eq!(read("own/cgroup.subtree_control"), "");
+    }
+
+    /// Needs root and a mounted hierarchy of version 2, with or without controllers.
+    #[test]
+    fn a_process_is_made_in_the_group() {
+        use crate::sys::process::{Cloned, exit, start};
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup v2 is mounted");
+        let name = format!("lamel-test-v2-{}", std::process::id());
+        let mount = Path::new(line.split(' ').nth(4).unwrap());
+        let group = Group::new(mount, Path::new(""), &name, None, &LinuxResources::default()).unwrap();
+        let doors = group.doors().unwrap();
+        assert!(!doors.have_steps());
+        let pid = match start(0, doors.group()).unwrap() {
+            Cloned::Child => loop {
+                // It is killed; if its parent is gone already, it ends by itself.
+                if crate::sys::process::next_signal().is_err() {
+                    exit(0)
+                }
+            },
+            Cloned::Parent(pid) => pid,
+        };
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+        assert!(own.lines().any(|line| line.starts_with("0::") && line.ends_with(&name)), "{own}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::sysctl::Sysctls;
 /// One thing that the child does.
 #[derive(Debug)]
 pub(crate) enum Step {
+    EnterGroups,
     AwaitParent,
     TimeNamespace(Vec<CString>),
     BecomeRoot {
@@ -26,9 +27,10 @@ pub(crate) enum Step {
     HostName(CString),
     DomainName(CString),
     Loopback,
+    TakeRoot(Root),
     CloneSource(HostTree),
     Propagation(MountPropagationFlags),
-    CloneRoot(Root),
+    CloneRoot,
     AttachRoot,
     CgroupNamespace,
     Mount(Box<Mount>),
@@ -77,6 +79,7 @@ pub(crate) struct Identity {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EnterGroups => f.write_str("entering the control group"),
             Self::AwaitParent => f.write_str("waiting for the parent"),
             Self::TimeNamespace(_) => f.write_str("making a time namespace"),
             Self::BecomeRoot { .. } => f.write_str("becoming root of the user namespace"),
@@ -85,9 +88,10 @@ impl fmt::Display for Step {
             Self::HostName(name) => write!(f, "setting the host name {}", name.to_string_lossy()),
             Self::DomainName(name) => write!(f, "setting the domain name {}", name.to_string_lossy()),
             Self::Loopback => f.write_str("bringing the loopback interface up"),
+            Self::TakeRoot(_) => f.write_str("taking the root directory"),
             Self::CloneSource(host) => write!(f, "taking {} of the host", host.path.to_string_lossy()),
             Self::Propagation(_) => f.write_str("parting the mounts from the host's"),
-            Self::CloneRoot(_) => f.write_str("taking the root directory"),
+            Self::CloneRoot => f.write_str("copying the root directory's mount"),
             Self::AttachRoot => f.write_str("mounting the root directory"),
             Self::CgroupNamespace => f.write_str("making a cgroup namespace"),
             Self::Mount(mount) => match mount.kind() {

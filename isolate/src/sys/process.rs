@@ -17,6 +17,9 @@ fn last_error() -> Errno {
     Errno::from_raw_os_error(errno)
 }
 
+/// Of clone3(2), Linux 5.7; the C library's own does not fit its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which process returns from [`clone`].
 #[derive(Debug)]
 pub(crate) enum Cloned {
@@ -26,17 +29,21 @@ pub(crate) enum Cloned {
     Child,
 }
 
-/// Makes a process, in new namespaces as `flags` (`CLONE_NEW*`) say. With
-/// `sibling` it is a child of the caller's parent.
+/// Makes a process, in new namespaces as `flags` (`CLONE_NEW*`) say, and in a control group of version 2 if one is
+/// given. With `sibling` it is a child of the caller's parent.
 ///
 /// # Safety
 /// The child has one thread, and copies of locks that other threads may hold:
 /// it must neither allocate, free, nor take any lock, and must end by exec or
 /// [`exit`].
-pub(crate) unsafe fn clone(flags: u64, sibling: bool) -> Result<Cloned, Errno> {
+pub(crate) unsafe fn clone(flags: u64, group: Option<BorrowedFd<'_>>, sibling: bool) -> Result<Cloned, Errno> {
     // SAFETY: all zeros is a valid clone_args, which asks for a fork.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags;
+    if let Some(group) = group {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = group.as_raw_fd().unsigned_abs().into();
+    }
     if sibling {
         // The signal is then the caller's own, and must not be named.
         arguments.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs());
@@ -53,16 +60,16 @@ pub(crate) unsafe fn clone(flags: u64, sibling: bool) -> Result<Cloned, Errno> {
 }
 
 /// [`clone`] for [`crate::child`], whose code keeps the promise.
-pub(crate) fn start(flags: u64) -> Result<Cloned, Errno> {
+pub(crate) fn start(flags: u64, group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     // SAFETY: the callers hand the child to `child::run`, `child::join` or `exec::fetch`, which never return, and
     // neither allocate nor lock.
-    unsafe { clone(flags, false) }
+    unsafe { clone(flags, group, false) }
 }
 
 /// [`clone`] in a process that was cloned itself, with that one's parent for a parent.
 pub(crate) fn clone_sibling(flags: u64) -> Result<Cloned, Errno> {
     // SAFETY: as in `fork_in_child`.
-    unsafe { clone(flags, true) }
+    unsafe { clone(flags, None, true) }
 }
 
 /// Forks in a process that was cloned and has one thread, to which the promise of [`clone`] goes on to apply. It is

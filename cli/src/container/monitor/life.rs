@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Container, user};
@@ -35,7 +35,6 @@ impl Monitor {
         let settings = &self.record.settings;
         let identity = user::resolve(&self.record.root(), &settings.user, &settings.groups)?;
         config::set_user(&mut self.spec, &identity, settings.home_of_user);
-        self.record.write_spec(&self.spec)?;
         let mut spec = self.spec.clone();
         if self.nested {
             nest(&mut spec);
@@ -48,20 +47,13 @@ impl Monitor {
         };
         let network = Network::of(self, &mut spec)?;
         let mut connection = None;
-        // The store is closed to other ids, which a container in a user namespace has: it begins where it is to be.
-        let from_inside = self.union.is_some();
-        if from_inside {
-            std::env::set_current_dir(self.record.root()).context("entering the root directory")?;
-        }
-        let container = Container::start_with(&spec, &self.options, |created| -> Result<()> {
+        let mut container = Container::start_with(&spec, &self.options, |created| -> Result<()> {
             connection = Some(network.connect(created)?);
             Ok(())
-        });
-        if from_inside {
-            std::env::set_current_dir("/").context("leaving the root directory")?;
-        }
-        let mut container = container?;
+        })?;
         drop(lent);
+        // Beside the program, which has only just begun.
+        self.record.write_spec(&self.spec)?;
         let notes = container.notes().to_vec();
         if let Some(master) = container.take_terminal() {
             streams = Streams::terminal(master)?;

@@ -56,9 +56,9 @@ pub(super) struct Monitor {
     /// It is started again as soon as it has ended.
     pub(super) again: bool,
     pub(super) backoff: Duration,
-    /// Whether it is well, if it says how that is seen.
     /// When it has to be taken for one that runs long.
     pub(super) settled_at: Option<Instant>,
+    /// Whether it is well, if it says how that is seen.
     pub(super) checks: Option<Checks>,
     pub(super) clients: Vec<Client>,
     pub(super) union: Option<Union>,

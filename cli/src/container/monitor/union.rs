@@ -14,6 +14,8 @@ use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_unionfs::Options;
 use lamel_unionfs::mount;
 use lamel_unionfs::options::{IdRange, XattrPermissions};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::super::places;
 use super::super::record::Record;
@@ -43,6 +45,9 @@ pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
     let mounted = mount::mount_over(&options, &below)?;
     let (end, ended) = channel();
     let serve = move || {
+        if let Err(errno) = confine() {
+            tracing::warn!("giving up what serving does not take: {errno}");
+        }
         if let Err(error) = mounted.serve_without_signals() {
             tracing::error!("{error}");
         }
@@ -51,6 +56,29 @@ pub(crate) fn mount(record: &Record, store: &Store, image: &Image, spec: &Spec, 
     };
     thread::Builder::new().name("union".to_owned()).spawn(serve).context("a thread")?;
     Ok(Union { place: record.root(), mounted: true, ended })
+}
+
+/// What serving takes: files of whomever, of all kinds, with their owners and attributes, and the end of the mount.
+const SERVING: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::LINUX_IMMUTABLE)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SYS_ADMIN);
+
+/// Takes from this thread, and those that it makes, what the requests of a hostile container need not have at hand. The
+/// monitor's own thread keeps all, for what it starts again has it from there.
+fn confine() -> Result<(), Errno> {
+    rustix::thread::set_no_new_privs(true)?;
+    let had = capabilities(None)?;
+    let (effective, permitted) = (had.effective & SERVING, had.permitted & SERVING);
+    set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() })
 }
 
 /// How a container's layers are stacked.
