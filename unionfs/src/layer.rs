@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::attr::Attr;
 use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
+use crate::names::{Listing, NameHash, Names};
 use crate::ownership;
 use crate::sparse::SparseFile;
 use crate::sys::xattr::{self, Target};
@@ -34,10 +35,11 @@ pub struct LayerDir {
     name: OsString,
     /// Unique in the process: the key of cached descriptors.
     key: u64,
-    /// For the layer's own use: an index of its table, or unused.
+    /// For the layer's own use: an index of its table, or the device.
     pub node: u64,
     /// Empty files with a whiteout xattr hide their name here.
     xwhiteouts: bool,
+    names: Names,
 }
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
@@ -45,7 +47,14 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 impl LayerDir {
     /// The root of a layer.
     pub fn root(node: u64, xwhiteouts: bool) -> Arc<Self> {
-        Arc::new(Self { parent: None, name: OsString::new(), key: Self::next_key(), node, xwhiteouts })
+        Arc::new(Self {
+            parent: None,
+            name: OsString::new(),
+            key: Self::next_key(),
+            node,
+            xwhiteouts,
+            names: Names::default(),
+        })
     }
 
     /// A directory in `parent`.
@@ -56,7 +65,13 @@ impl LayerDir {
             key: Self::next_key(),
             node,
             xwhiteouts,
+            names: Names::default(),
         })
+    }
+
+    /// Whether the directory need be asked for a name.
+    pub(crate) fn may_have(&self, name: NameHash) -> bool {
+        self.names.may_have(name)
     }
 
     fn next_key() -> u64 {
@@ -175,6 +190,11 @@ pub trait Layer: Send + Sync {
     /// Attributes, the layer's override applied.
     fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr>;
 
+    /// The device that the inode numbers of a directory's entries are numbers of.
+    fn device(&self, dir: &LayerDir) -> Result<u64> {
+        Ok(self.attr(dir, OsStr::new("."))?.dev)
+    }
+
     /// Calls `each` for every name but `.` and `..`.
     fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()>;
 
@@ -259,9 +279,10 @@ impl DirLayer {
             }
         }
         let marks = markers.read(itself, None).map_err(|error| failed(error.errno()))?;
+        let device = at::fstat(fd.as_fd()).map_err(|error| failed(error.errno()))?.st_dev;
         Ok(Self {
             source: path.to_owned(),
-            root: LayerDir::root(0, marks.xwhiteouts),
+            root: LayerDir::root(device, marks.xwhiteouts),
             uuid: at::open(fd.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)
                 .ok()
                 .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
@@ -294,6 +315,27 @@ impl DirLayer {
         }
         Ok(fd)
     }
+
+    /// Learns the names of a directory that is often asked in vain, unless there are many.
+    fn learn(&self, dir: &LayerDir, fd: &OwnedFd) {
+        let mut listing = Listing::default();
+        let listed = at::list(fd.as_fd(), |name, _, _| {
+            match whiteout::hidden_by(name) {
+                Some(hidden) => listing.add_hidden(hidden),
+                None => listing.add(name),
+            }
+            if listing.is_large() { Err(Refusal::Range.into()) } else { Ok(()) }
+        });
+        match listed {
+            Ok(()) => listing.complete(&dir.names, |name| has(fd, name)),
+            Err(error) => tracing::debug!(%error, dir = ?dir.path(), "its names stay unknown"),
+        }
+    }
+}
+
+/// Whether a directory has a name, as far as it tells.
+fn has(dir: &OwnedFd, name: &OsStr) -> bool {
+    !matches!(at::stat_opt(dir.as_fd(), name), Ok(None))
 }
 
 impl Layer for DirLayer {
@@ -314,6 +356,9 @@ impl Layer for DirLayer {
     }
 
     fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup> {
+        if !dir.may_have(NameHash::of(name)) {
+            return Ok(Lookup::Absent);
+        }
         let fd = self.fd(dir)?;
         let probe = Probe {
             markers: &self.markers,
@@ -322,11 +367,19 @@ impl Layer for DirLayer {
             xwhiteouts: dir.xwhiteouts,
             own: &self.own,
         };
-        probe.lookup(&fd, name, last)
+        let found = probe.lookup(&fd, name, last)?;
+        if matches!(found, Lookup::Absent) && dir.names.missed() {
+            self.learn(dir, &fd);
+        }
+        Ok(found)
     }
 
     fn child(&self, dir: &Arc<LayerDir>, name: &OsStr, entry: &LayerEntry) -> Arc<LayerDir> {
-        LayerDir::child(dir, name, 0, entry.marks.xwhiteouts)
+        LayerDir::child(dir, name, entry.attr.dev, entry.marks.xwhiteouts)
+    }
+
+    fn device(&self, dir: &LayerDir) -> Result<u64> {
+        Ok(dir.node)
     }
 
     fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr> {
@@ -343,7 +396,19 @@ impl Layer for DirLayer {
 
     fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
         let fd = self.fd(dir)?;
-        list_dir(&fd, dir.xwhiteouts, each)
+        if dir.names.are_known() {
+            return list_dir(&fd, dir.xwhiteouts, each);
+        }
+        let mut listing = Listing::default();
+        list_dir(&fd, dir.xwhiteouts, &mut |listed| {
+            match listed {
+                Listed::Entry(name, ..) => listing.add(name),
+                Listed::Whiteout(name) => listing.add_hidden(name),
+            }
+            each(listed)
+        })?;
+        listing.complete(&dir.names, |name| has(&fd, name));
+        Ok(())
     }
 
     fn readlink(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>> {
@@ -405,7 +470,8 @@ impl Probe<'_> {
         }
         let mut entry = self.entry(target, &stat, name)?;
         let mut hides = false;
-        if !last && entry.attr.is_dir() && !entry.marks.opaque {
+        let ends_here = last && entry.marks.redirect.is_none();
+        if !ends_here && entry.attr.is_dir() && !entry.marks.opaque {
             hides = whiteout::has_whiteout_file(fd.as_fd(), name)?;
             if !hides {
                 let inner = at::open_dir(fd.as_fd(), name)?;

@@ -191,8 +191,7 @@ impl UnionFs {
                 let path = layer.source().to_owned();
                 OpenError::Prepare { role: LayerRole::Lower, path, source }
             };
-            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(failed)?;
-            devices.push(attr.dev);
+            devices.push(layer.device(layer.root()).map_err(failed)?);
             // The root merges whatever a layer says of it, as in kernel overlayfs.
             let layer_position = u16::try_from(position).unwrap_or(u16::MAX);
             parts.push(LowerDir { layer: layer_position, dir: Arc::clone(layer.root()) });
