@@ -320,10 +320,7 @@ impl DirLayer {
     fn learn(&self, dir: &LayerDir, fd: &OwnedFd) {
         let mut listing = Listing::default();
         let listed = at::list(fd.as_fd(), |name, _, _| {
-            match whiteout::hidden_by(name) {
-                Some(hidden) => listing.add_hidden(hidden),
-                None => listing.add(name),
-            }
+            listing.add(name);
             if listing.is_large() { Err(Refusal::Range.into()) } else { Ok(()) }
         });
         match listed {
@@ -400,13 +397,7 @@ impl Layer for DirLayer {
             return list_dir(&fd, dir.xwhiteouts, each);
         }
         let mut listing = Listing::default();
-        list_dir(&fd, dir.xwhiteouts, &mut |listed| {
-            match listed {
-                Listed::Entry(name, ..) => listing.add(name),
-                Listed::Whiteout(name) => listing.add_hidden(name),
-            }
-            each(listed)
-        })?;
+        list_dir_noting(&fd, dir.xwhiteouts, &mut |name| listing.add(name), each)?;
         listing.complete(&dir.names, |name| has(&fd, name));
         Ok(())
     }
@@ -499,8 +490,19 @@ impl Probe<'_> {
 
 /// Lists a directory that may hold whiteouts of every encoding.
 pub(crate) fn list_dir(fd: &OwnedFd, xwhiteouts: bool, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
+    list_dir_noting(fd, xwhiteouts, &mut |_| {}, each)
+}
+
+/// The same; `note` is told of every entry as it is on disk.
+fn list_dir_noting(
+    fd: &OwnedFd,
+    xwhiteouts: bool,
+    note: &mut dyn FnMut(&OsStr),
+    each: &mut dyn FnMut(Listed<'_>) -> Result<()>,
+) -> Result<()> {
     use rustix::fs::FileType;
     at::list(fd.as_fd(), |name, ino, kind| {
+        note(name);
         if let Some(hidden) = whiteout::hidden_by(name) {
             return each(Listed::Whiteout(hidden));
         }

@@ -11,6 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::whiteout;
+
 /// A directory that was asked in vain so often is listed: that costs about as much.
 const MISSES: u32 = 4;
 /// Directories of more names are not listed for the sake of look-ups.
@@ -68,25 +70,17 @@ pub(crate) struct Listing {
     hashes: Vec<u32>,
     /// An entry's name with one letter in the other case.
     flipped: Option<OsString>,
-    /// There are names that may be found under others, but none to try that with.
-    untried: bool,
+    beyond_ascii: bool,
 }
 
 impl Listing {
-    /// An entry, whatever it is.
+    /// An entry as it is on disk, whatever it is. A whiteout file stands for the name that it hides.
     pub(crate) fn add(&mut self, name: &OsStr) {
-        self.hashes.push(hash(name));
-        // The Kelvin sign is a k.
-        self.untried |= !name.is_ascii();
+        self.hashes.push(hash(whiteout::hidden_by(name).unwrap_or(name)));
+        self.beyond_ascii |= !name.is_ascii();
         if self.flipped.is_none() {
             self.flipped = flip(name);
         }
-    }
-
-    /// A name that is hidden by an entry of another name.
-    pub(crate) fn add_hidden(&mut self, name: &OsStr) {
-        self.hashes.push(hash(name));
-        self.untried = true;
     }
 
     /// Whether there are so many that a look-up should not wait for all of them.
@@ -96,7 +90,8 @@ impl Listing {
 
     /// Nothing more comes. `has` asks the directory for a name: one that folds case has more names than it lists.
     pub(crate) fn complete(mut self, names: &Names, has: impl FnOnce(&OsStr) -> bool) {
-        let folds = self.flipped.as_deref().map_or(self.untried, has);
+        // Without a letter to try that with, only others fold: the Kelvin sign is a k.
+        let folds = self.flipped.as_deref().map_or(self.beyond_ascii, has);
         let known = (!folds).then(|| {
             self.hashes.sort_unstable();
             self.hashes.dedup();
@@ -135,6 +130,8 @@ mod tests {
         assert!(["a", "b", "7", ".", "\u{e9}"].iter().all(|name| may_have(&names, name)));
         assert!(["c", "A", "", ".."].iter().all(|name| !may_have(&names, name)));
         assert!(may_have(&Names::default(), "c"), "nothing is known of it");
+        let whiteouts = listed(&[".wh.a", ".wh..wh..opq"], |_| false);
+        assert!(may_have(&whiteouts, "a") && !may_have(&whiteouts, "b"));
     }
 
     #[test]
@@ -143,11 +140,7 @@ mod tests {
         assert!(may_have(&names, "README") && may_have(&names, "c"));
         assert!(may_have(&listed(&["\u{212a}"], |_| false), "k"), "the Kelvin sign");
         assert!(!may_have(&listed(&["1", "2"], |_| true), "k"), "nothing to fold");
-        let hidden = Names::default();
-        let mut listing = Listing::default();
-        listing.add_hidden(OsStr::new("readme"));
-        listing.complete(&hidden, |_| false);
-        assert!(may_have(&hidden, "README"), "its whiteout file has another name");
+        assert!(may_have(&listed(&[".wh.readme"], |name| name == ".Wh.readme"), "README"), "hides any of its names");
     }
 
     #[test]
