@@ -251,6 +251,8 @@ pub(crate) struct DirLayer {
     override_key: Option<&'static OsStr>,
     uuid: Option<[u8; 16]>,
     position: usize,
+    /// Nobody changes it: what a directory was seen to have is all that it ever has.
+    fixed: bool,
     cache: Arc<FdCache>,
     own: Arc<OwnDevice>,
 }
@@ -262,6 +264,7 @@ impl DirLayer {
         position: usize,
         markers: &Markers,
         override_keys: &[&'static str],
+        fixed: bool,
         cache: &Arc<FdCache>,
         own: &Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
@@ -290,6 +293,7 @@ impl DirLayer {
             markers: markers.clone(),
             override_key,
             position,
+            fixed,
             cache: Arc::clone(cache),
             own: Arc::clone(own),
         })
@@ -365,7 +369,7 @@ impl Layer for DirLayer {
             own: &self.own,
         };
         let found = probe.lookup(&fd, name, last)?;
-        if matches!(found, Lookup::Absent) && dir.names.missed() {
+        if self.fixed && matches!(found, Lookup::Absent) && dir.names.missed() {
             self.learn(dir, &fd);
         }
         Ok(found)
@@ -393,7 +397,7 @@ impl Layer for DirLayer {
 
     fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
         let fd = self.fd(dir)?;
-        if dir.names.are_known() {
+        if !self.fixed || dir.names.are_known() {
             return list_dir(&fd, dir.xwhiteouts, each);
         }
         let mut listing = Listing::default();

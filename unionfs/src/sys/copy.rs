@@ -90,11 +90,14 @@ pub(crate) fn range(
     if len > 0 { by_hand(from, from_at, to, to_at, len) } else { Ok(()) }
 }
 
-/// Copies between filesystems, inside the kernel where it does that.
+/// Bytes that are copied at a time by hand.
+const BUFFER: usize = 256 * 1024;
+
+/// Copies between filesystems, inside the kernel where that does it and it pays.
 fn between(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
     const STEP: u64 = 64 << 20;
-    // That is where it writes to.
-    if fs::seek(to, SeekFrom::Start(to_at)).is_err() {
+    // sendfile writes to where the descriptor is.
+    if len <= BUFFER as u64 || fs::seek(to, SeekFrom::Start(to_at)).is_err() {
         return by_hand(from, from_at, to, to_at, len);
     }
     while len > 0 {
@@ -114,7 +117,7 @@ fn between(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at
 }
 
 fn by_hand(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
-    let mut buffer = vec![0u8; 256 * 1024];
+    let mut buffer = vec![0u8; usize::try_from(len).unwrap_or(BUFFER).min(BUFFER)];
     while len > 0 {
         let want = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
         let got = match rustix::io::pread(from, &mut buffer[..want], from_at) {
