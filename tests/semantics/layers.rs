@@ -212,6 +212,34 @@ fn whiteouts_stop_the_walk_at_their_layer() {
     assert_eq!(u.read("x"), "x\n");
 }
 
+/// What a layer's directory was seen to have, by a listing or by many look-ups in vain, tells whom to ask and no more.
+#[test]
+fn names_are_found_and_hidden_after_a_listing_as_before() {
+    let layers = [
+        "mkdir d; : > d/.wh.file; echo 0 > d/both; echo 0 > d/é",
+        "mkdir d; mknod d/device c 0 0; echo 1 > d/file; echo 1 > d/both; mkdir d/merged; echo 1 > d/merged/a",
+        "mkdir d; echo 2 > d/device; echo 2 > d/bottom; mkdir d/merged; echo 2 > d/merged/b; echo 2 > d/é",
+    ];
+    for listed in [false, true] {
+        let mut u = Union::with(&layers, &[]);
+        for _ in 0..2 {
+            match listed {
+                true => assert_eq!(names(u.at("d")), ["both", "bottom", "merged", "é"]),
+                false => (0..20).for_each(|i| assert!(!exists(u.at(format!("d/none{i}"))))),
+            }
+            assert_eq!(["both", "bottom", "é"].map(|name| u.read(&format!("d/{name}"))), ["0\n", "2\n", "0\n"]);
+            assert!(!exists(u.at("d/file")) && !exists(u.at("d/device")) && !exists(u.at("d/Both")));
+            assert_eq!(["a", "b"].map(|name| u.read(&format!("d/merged/{name}"))), ["1\n", "2\n"]);
+            u.run("echo new > d/file; mkdir d/device; mv d/bottom d/moved; mv d/merged d/elsewhere");
+            assert_eq!(names(u.at("d/device")), [""; 0]);
+            assert_eq!(["d/file", "d/moved", "d/elsewhere/b"].map(|name| u.read(name)), ["new\n", "2\n", "2\n"]);
+            assert!(!exists(u.at("d/bottom")) && !exists(u.at("d/merged")));
+            u.run("rm -r d/file d/device; mv d/moved d/bottom; mv d/elsewhere d/merged");
+            u.m.remount();
+        }
+    }
+}
+
 /// Kernel overlayfs: lists the markers of a directory that one layer alone has.
 #[test]
 fn markers_of_the_bottom_layer_are_hidden() {

@@ -74,8 +74,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Opens the upper layer `upper` over `below`, top first; nothing of it is written or locked. `permissions` says how
-    /// the upper keeps owners.
+    /// Opens the upper layer `upper` over `below`, top first; nothing of it is written or locked, and it may be changing.
+    /// `permissions` says how the upper keeps owners.
     ///
     /// # Errors
     /// A layer cannot be used.
@@ -84,7 +84,7 @@ impl Stack {
         options.ownership.xattr_permissions = permissions;
         let lower = if below.is_empty() { None } else { Some(UnionFs::open_over(&options, below)?) };
         options.lowers = vec![upper.to_owned()];
-        Ok(Self { union: UnionFs::open_over(&options, below)?, below: lower })
+        Ok(Self { union: UnionFs::open_changing(&options, below)?, below: lower })
     }
 
     /// Calls `each` for what the upper changes, directories before what is in them and names in the order of their bytes,

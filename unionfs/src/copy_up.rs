@@ -87,7 +87,7 @@ impl UnionFs {
         self.with_upper(inode, act)
     }
 
-    /// Whether opening an inode for writing would move more than `bytes`.
+    /// Whether opening an inode for writing would move more than `bytes`. Shared blocks do not move.
     pub(crate) fn moves_more_than(&self, ino: u64, bytes: u64) -> bool {
         let Some(inode) = self.inodes.find(ino) else {
             return false;
@@ -96,8 +96,10 @@ impl UnionFs {
             Body::File(file) => file.data_below().cloned(),
             Body::Dir(_) => None,
         };
+        let shares = |device| self.upper.as_ref().is_some_and(|upper| upper.shares_blocks_with(device));
         below.is_some_and(|lower| {
-            self.layer(lower.layer).attr(&lower.dir, &lower.name).is_ok_and(|attr| attr.size > bytes)
+            let attr = self.layer(lower.layer).attr(&lower.dir, &lower.name);
+            attr.is_ok_and(|attr| attr.size > bytes && !shares(attr.dev))
         })
     }
 
@@ -289,7 +291,12 @@ impl UnionFs {
             return Ok(());
         }
         match self.layer(data.layer).open(&data.dir, &data.name)? {
-            Content::File(from) => copy::file(from.as_fd(), to, size, len, may_have_holes),
+            Content::File(from) => {
+                if !copy::file(from.as_fd(), to, size, len, may_have_holes)? {
+                    self.upper()?.shares_no_blocks();
+                }
+                Ok(())
+            }
             Content::Bytes(bytes) => {
                 let bytes = (*bytes).as_ref();
                 let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());

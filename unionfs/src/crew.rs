@@ -2,11 +2,11 @@
 //!
 //! A request that wakes a sleeping CPU costs several times what serving it does,
 //! and a scheduler wakes an idle CPU rather than share the caller's. So while
-//! requests follow one another, a companion of the lowest priority keeps the
+//! many requests follow one another, a companion of the lowest priority keeps the
 //! other CPU of a machine of two from looking idle, and one thread, the leader,
 //! serves alone, beside its caller. The others come to help as soon as the leader
-//! takes long over a request, or the companion finds that somebody else has work
-//! for its CPU. When requests cease, everybody sleeps.
+//! takes long over a request, or somebody else has work for the other CPU. When
+//! requests cease, everybody sleeps.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,12 +18,14 @@ use parking_lot::{Condvar, Mutex};
 
 /// Requests closer to one another than this are a burst.
 const BURST: Duration = Duration::from_micros(200);
+/// So many of them wake the companion: fewer are over before it pays.
+const MANY: u64 = 32;
 /// The companion stays awake so long after the last request.
 const LINGER: Duration = Duration::from_millis(1);
 /// A request that takes longer is long: the others help.
-const LONG: Duration = Duration::from_micros(100);
-/// The companion was put off its CPU if it was not running for so long.
-const PUT_OFF: Duration = Duration::from_micros(50);
+const LONG: Duration = Duration::from_micros(50);
+/// The companion is not needed on a CPU that others kept from it for so long.
+const PUT_OFF: Duration = Duration::from_millis(1);
 /// Whoever rests looks after so long by himself whether he is needed.
 const REST: Duration = Duration::from_millis(10);
 /// The lowest priority that is still one: an idle-class thread's CPU counts as idle.
@@ -41,6 +43,8 @@ struct Shared {
     epoch: Instant,
     /// Nanoseconds since `epoch` at the last request that came while the companion slept.
     last: AtomicU64,
+    /// Requests that followed closely upon one another, up to that one.
+    following: AtomicU64,
     /// Requests so far.
     requests: AtomicU64,
     /// The companion is awake.
@@ -76,6 +80,7 @@ impl Crew {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             last: AtomicU64::new(0),
+            following: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             awake: AtomicBool::new(false),
             leader: AtomicU64::new(0),
@@ -140,7 +145,11 @@ impl Shared {
     fn is_burst(&self) -> bool {
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
-        u128::from(now.saturating_sub(before)) < BURST.as_nanos()
+        if u128::from(now.saturating_sub(before)) >= BURST.as_nanos() {
+            self.following.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.following.fetch_add(1, Ordering::Relaxed) >= MANY
     }
 
     /// Until the leader needs help.
@@ -174,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// Until no request came for a while.
+    /// Until no request came for a while, or its CPU is busy without it.
     fn stay_awake(&self) {
         let mut now = Instant::now();
         let (mut seen, mut since) = (self.requests.load(Ordering::Relaxed), now);
@@ -183,6 +192,9 @@ impl Shared {
             for _ in 0..SPINS {
                 std::hint::spin_loop();
             }
+            // Whatever its priority, a thread that has just begun to run keeps its CPU for a millisecond and more from one
+            // that wakes up there, which may be the client or the leader.
+            thread::yield_now();
             let before = std::mem::replace(&mut now, Instant::now());
             let (requests, current) = (self.requests.load(Ordering::Relaxed), self.turn.load(Ordering::Relaxed));
             if requests != seen {
@@ -190,11 +202,13 @@ impl Shared {
             } else if now - since > LINGER {
                 return;
             }
+            if now - before > PUT_OFF {
+                return;
+            }
             if current != turn {
                 (turn, taken) = (current, now);
             }
-            let long = turn % 2 == 1 && now - taken > LONG;
-            if long || now - before > PUT_OFF {
+            if turn % 2 == 1 && now - taken > LONG {
                 self.call();
                 taken = now;
             }
@@ -232,7 +246,9 @@ mod tests {
         thread::scope(|scope| {
             let leading = crew.turn();
             until("a burst", || {
-                drop(crew.turn());
+                for _ in 0..2 * MANY {
+                    drop(crew.turn());
+                }
                 crew.shared.leader.load(Ordering::Relaxed) == me()
             });
             // All that this thread waits for below is done by the other one, who rests in between.

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::attr::Attr;
 use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
+use crate::names::{Listing, NameHash, Names};
 use crate::ownership;
 use crate::sparse::SparseFile;
 use crate::sys::xattr::{self, Target};
@@ -34,10 +35,11 @@ pub struct LayerDir {
     name: OsString,
     /// Unique in the process: the key of cached descriptors.
     key: u64,
-    /// For the layer's own use: an index of its table, or unused.
+    /// For the layer's own use: an index of its table, or the device.
     pub node: u64,
     /// Empty files with a whiteout xattr hide their name here.
     xwhiteouts: bool,
+    names: Names,
 }
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
@@ -45,7 +47,14 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 impl LayerDir {
     /// The root of a layer.
     pub fn root(node: u64, xwhiteouts: bool) -> Arc<Self> {
-        Arc::new(Self { parent: None, name: OsString::new(), key: Self::next_key(), node, xwhiteouts })
+        Arc::new(Self {
+            parent: None,
+            name: OsString::new(),
+            key: Self::next_key(),
+            node,
+            xwhiteouts,
+            names: Names::default(),
+        })
     }
 
     /// A directory in `parent`.
@@ -56,7 +65,13 @@ impl LayerDir {
             key: Self::next_key(),
             node,
             xwhiteouts,
+            names: Names::default(),
         })
+    }
+
+    /// Whether the directory need be asked for a name.
+    pub(crate) fn may_have(&self, name: NameHash) -> bool {
+        self.names.may_have(name)
     }
 
     fn next_key() -> u64 {
@@ -175,6 +190,11 @@ pub trait Layer: Send + Sync {
     /// Attributes, the layer's override applied.
     fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr>;
 
+    /// The device that the inode numbers of a directory's entries are numbers of.
+    fn device(&self, dir: &LayerDir) -> Result<u64> {
+        Ok(self.attr(dir, OsStr::new("."))?.dev)
+    }
+
     /// Calls `each` for every name but `.` and `..`.
     fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()>;
 
@@ -231,6 +251,8 @@ pub(crate) struct DirLayer {
     override_key: Option<&'static OsStr>,
     uuid: Option<[u8; 16]>,
     position: usize,
+    /// Nobody changes it: what a directory was seen to have is all that it ever has.
+    fixed: bool,
     cache: Arc<FdCache>,
     own: Arc<OwnDevice>,
 }
@@ -242,6 +264,7 @@ impl DirLayer {
         position: usize,
         markers: &Markers,
         override_keys: &[&'static str],
+        fixed: bool,
         cache: &Arc<FdCache>,
         own: &Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
@@ -259,9 +282,10 @@ impl DirLayer {
             }
         }
         let marks = markers.read(itself, None).map_err(|error| failed(error.errno()))?;
+        let device = at::fstat(fd.as_fd()).map_err(|error| failed(error.errno()))?.st_dev;
         Ok(Self {
             source: path.to_owned(),
-            root: LayerDir::root(0, marks.xwhiteouts),
+            root: LayerDir::root(device, marks.xwhiteouts),
             uuid: at::open(fd.as_fd(), OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY)
                 .ok()
                 .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
@@ -269,6 +293,7 @@ impl DirLayer {
             markers: markers.clone(),
             override_key,
             position,
+            fixed,
             cache: Arc::clone(cache),
             own: Arc::clone(own),
         })
@@ -294,6 +319,24 @@ impl DirLayer {
         }
         Ok(fd)
     }
+
+    /// Learns the names of a directory that is often asked in vain, unless there are many.
+    fn learn(&self, dir: &LayerDir, fd: &OwnedFd) {
+        let mut listing = Listing::default();
+        let listed = at::list(fd.as_fd(), |name, _, _| {
+            listing.add(name);
+            if listing.is_large() { Err(Refusal::Range.into()) } else { Ok(()) }
+        });
+        match listed {
+            Ok(()) => listing.complete(&dir.names, |name| has(fd, name)),
+            Err(error) => tracing::debug!(%error, dir = ?dir.path(), "its names stay unknown"),
+        }
+    }
+}
+
+/// Whether a directory has a name, as far as it tells.
+fn has(dir: &OwnedFd, name: &OsStr) -> bool {
+    !matches!(at::stat_opt(dir.as_fd(), name), Ok(None))
 }
 
 impl Layer for DirLayer {
@@ -314,6 +357,9 @@ impl Layer for DirLayer {
     }
 
     fn lookup(&self, dir: &LayerDir, name: &OsStr, last: bool) -> Result<Lookup> {
+        if !dir.may_have(NameHash::of(name)) {
+            return Ok(Lookup::Absent);
+        }
         let fd = self.fd(dir)?;
         let probe = Probe {
             markers: &self.markers,
@@ -322,11 +368,19 @@ impl Layer for DirLayer {
             xwhiteouts: dir.xwhiteouts,
             own: &self.own,
         };
-        probe.lookup(&fd, name, last)
+        let found = probe.lookup(&fd, name, last)?;
+        if self.fixed && matches!(found, Lookup::Absent) && dir.names.missed() {
+            self.learn(dir, &fd);
+        }
+        Ok(found)
     }
 
     fn child(&self, dir: &Arc<LayerDir>, name: &OsStr, entry: &LayerEntry) -> Arc<LayerDir> {
-        LayerDir::child(dir, name, 0, entry.marks.xwhiteouts)
+        LayerDir::child(dir, name, entry.attr.dev, entry.marks.xwhiteouts)
+    }
+
+    fn device(&self, dir: &LayerDir) -> Result<u64> {
+        Ok(dir.node)
     }
 
     fn attr(&self, dir: &LayerDir, name: &OsStr) -> Result<Attr> {
@@ -343,7 +397,13 @@ impl Layer for DirLayer {
 
     fn list(&self, dir: &LayerDir, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
         let fd = self.fd(dir)?;
-        list_dir(&fd, dir.xwhiteouts, each)
+        if !self.fixed || dir.names.are_known() {
+            return list_dir(&fd, dir.xwhiteouts, each);
+        }
+        let mut listing = Listing::default();
+        list_dir_noting(&fd, dir.xwhiteouts, &mut |name| listing.add(name), each)?;
+        listing.complete(&dir.names, |name| has(&fd, name));
+        Ok(())
     }
 
     fn readlink(&self, dir: &LayerDir, name: &OsStr) -> Result<Vec<u8>> {
@@ -405,7 +465,8 @@ impl Probe<'_> {
         }
         let mut entry = self.entry(target, &stat, name)?;
         let mut hides = false;
-        if !last && entry.attr.is_dir() && !entry.marks.opaque {
+        let ends_here = last && entry.marks.redirect.is_none();
+        if !ends_here && entry.attr.is_dir() && !entry.marks.opaque {
             hides = whiteout::has_whiteout_file(fd.as_fd(), name)?;
             if !hides {
                 let inner = at::open_dir(fd.as_fd(), name)?;
@@ -433,8 +494,19 @@ impl Probe<'_> {
 
 /// Lists a directory that may hold whiteouts of every encoding.
 pub(crate) fn list_dir(fd: &OwnedFd, xwhiteouts: bool, each: &mut dyn FnMut(Listed<'_>) -> Result<()>) -> Result<()> {
+    list_dir_noting(fd, xwhiteouts, &mut |_| {}, each)
+}
+
+/// The same; `note` is told of every entry as it is on disk.
+fn list_dir_noting(
+    fd: &OwnedFd,
+    xwhiteouts: bool,
+    note: &mut dyn FnMut(&OsStr),
+    each: &mut dyn FnMut(Listed<'_>) -> Result<()>,
+) -> Result<()> {
     use rustix::fs::FileType;
     at::list(fd.as_fd(), |name, ino, kind| {
+        note(name);
         if let Some(hidden) = whiteout::hidden_by(name) {
             return each(Listed::Whiteout(hidden));
         }

@@ -45,6 +45,7 @@ mod lookup;
 #[cfg(test)]
 mod memory_layer;
 mod name;
+mod names;
 mod readdir;
 mod rename;
 #[allow(unsafe_code, reason = "the one place for it")]

@@ -12,6 +12,7 @@ use crate::error::{Error, LayerFault, Refusal, Result};
 use crate::inode::{Body, DirBody, FileBody, Inode, Link, LowerDir, LowerFile, State, UpperDir, UpperFile};
 use crate::layer::{LayerDir, LayerEntry, Lookup, index_name};
 use crate::name::Name;
+use crate::names::NameHash;
 use crate::options::RedirectDir;
 use crate::sys::at;
 use crate::sys::xattr::Target;
@@ -133,7 +134,7 @@ impl UnionFs {
         }
         let lowers = self.lowers_of(parent)?;
         if let Some(dir) = self.upper_dir_opt(parent)? {
-            match self.upper()?.lookup(&dir, name, lowers.is_empty())? {
+            match self.upper()?.lookup(&dir, name, asked(&lowers, 0, name).next().is_none())? {
                 Lookup::Whiteout => return Ok(None),
                 Lookup::Found { entry, hides } => {
                     return self.found_in_upper(name, &lowers, entry, hides).map(Some);
@@ -148,8 +149,9 @@ impl UnionFs {
     /// Whether any lower layer shows `name` in this directory.
     pub(crate) fn exists_below(&self, parent: &Inode, name: &OsStr) -> Result<bool> {
         let lowers = self.lowers_of(parent)?;
-        for (position, lower) in lowers.iter().enumerate() {
-            match self.layer(lower.layer).lookup(&lower.dir, name, position + 1 == lowers.len())? {
+        let mut asked = asked(&lowers, 0, name).peekable();
+        while let Some(lower) = asked.next() {
+            match self.layer(lower.layer).lookup(&lower.dir, name, asked.peek().is_none())? {
                 Lookup::Absent => {}
                 Lookup::Whiteout => return Ok(false),
                 Lookup::Found { .. } => return Ok(true),
@@ -301,10 +303,11 @@ impl UnionFs {
         loop {
             let (layer, step) = match &way {
                 Way::Name(name) => {
-                    let Some(lower) = lowers.iter().find(|lower| usize::from(lower.layer) >= next) else {
+                    let mut asked = asked(lowers, next, name);
+                    let Some(lower) = asked.next() else {
                         break;
                     };
-                    let last = lowers.last().is_some_and(|last| last.layer == lower.layer);
+                    let last = asked.next().is_none();
                     let found = self.layer(lower.layer).lookup(&lower.dir, name, last)?;
                     (lower.layer, self.step(lower.layer, &lower.dir, name, found))
                 }
@@ -559,6 +562,12 @@ impl UnionFs {
         }
         Ok(())
     }
+}
+
+/// The lower directories, from a layer's position on, that may have a name.
+fn asked<'a>(lowers: &'a [LowerDir], from: usize, name: &OsStr) -> impl Iterator<Item = &'a LowerDir> {
+    let name = NameHash::of(name);
+    lowers.iter().filter(move |lower| usize::from(lower.layer) >= from && lower.dir.may_have(name))
 }
 
 /// Where the data of a metacopy at position `layer` is, when it is not in the

@@ -4,7 +4,7 @@
 //! each of which carries the number of the snapshot that it belongs to.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -177,7 +177,7 @@ impl UnionFs {
         for lower in lowers.iter() {
             parts -= 1;
             let layer = self.layer(lower.layer);
-            let device = layer.attr(&lower.dir, OsStr::new("."))?.dev;
+            let device = layer.device(&lower.dir)?;
             let mut here = Vec::new();
             layer.list(&lower.dir, &mut |listed| {
                 let (name, ino, format) = match listed {
@@ -205,6 +205,8 @@ impl UnionFs {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn entries(names: &[&str]) -> Vec<Entry> {

@@ -126,6 +126,15 @@ impl UnionFs {
     /// # Errors
     /// As [`UnionFs::open`].
     pub fn open_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Self, OpenError> {
+        Self::open_as(options, below, true)
+    }
+
+    /// The same where the directories of the options may be changing.
+    pub(crate) fn open_changing(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Self, OpenError> {
+        Self::open_as(options, below, false)
+    }
+
+    fn open_as(options: &Options, below: &[Arc<dyn Layer>], fixed: bool) -> Result<Self, OpenError> {
         let count = options.lowers.len() + below.len();
         if count == 0 {
             return Err(OpenError::NoLower);
@@ -157,6 +166,7 @@ impl UnionFs {
                 position + 1,
                 &markers,
                 believed_overrides(&markers, options),
+                fixed,
                 &cache,
                 &own,
             )?));
@@ -191,8 +201,7 @@ impl UnionFs {
                 let path = layer.source().to_owned();
                 OpenError::Prepare { role: LayerRole::Lower, path, source }
             };
-            let attr = layer.attr(layer.root(), std::ffi::OsStr::new(".")).map_err(failed)?;
-            devices.push(attr.dev);
+            devices.push(layer.device(layer.root()).map_err(failed)?);
             // The root merges whatever a layer says of it, as in kernel overlayfs.
             let layer_position = u16::try_from(position).unwrap_or(u16::MAX);
             parts.push(LowerDir { layer: layer_position, dir: Arc::clone(layer.root()) });

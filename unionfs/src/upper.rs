@@ -17,7 +17,7 @@ use crate::layer::{Layer, LayerEntry, Lookup, OwnDevice, Probe};
 use crate::options::{MarkNamespace, Options, UpperFormat};
 use crate::ownership::{OVERRIDE_LEGACY, parse_override};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{at, durable};
+use crate::sys::{at, copy, durable};
 use crate::whiteout::{Markers, Namespace};
 
 /// The root of an upper with override xattrs, if no layer below says another.
@@ -42,6 +42,9 @@ pub(crate) struct Upper {
     pub(crate) durable: bool,
     /// To write data out is enough for that.
     ordered: bool,
+    /// The device whose files it shares blocks with, as far as is known.
+    device: u64,
+    shares_blocks: AtomicBool,
     next_name: AtomicU64,
     own: Arc<OwnDevice>,
     /// Descriptors that carry the locks on upper and workdir.
@@ -98,6 +101,8 @@ impl Upper {
             path: path.to_owned(),
             work_path: work_path.to_owned(),
             ordered: durable::is_ordered(root.as_fd()),
+            device: at::fstat(root.as_fd()).map_err(&prepare)?.st_dev,
+            shares_blocks: AtomicBool::new(copy::may_share_blocks(root.as_fd())),
             root: Arc::new(root),
             work,
             staging,
@@ -174,6 +179,16 @@ impl Upper {
             (true, true) => durable::write_out(copy),
             (true, false) => at::fsync(copy, false),
         }
+    }
+
+    /// Whether a file of this device is copied up at once, however large it is.
+    pub(crate) fn shares_blocks_with(&self, device: u64) -> bool {
+        device == self.device && self.shares_blocks.load(Ordering::Relaxed)
+    }
+
+    /// A file was copied byte by byte.
+    pub(crate) fn shares_no_blocks(&self) {
+        self.shares_blocks.store(false, Ordering::Relaxed);
     }
 
     fn probe(&self) -> Probe<'_> {

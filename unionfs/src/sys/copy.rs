@@ -1,5 +1,5 @@
-//! Moving file data: reflink, then `copy_file_range`, then read and write;
-//! holes stay holes.
+//! Moving file data: reflink, then `copy_file_range`, then `sendfile`, then read
+//! and write; holes stay holes.
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -10,16 +10,23 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 /// Copies the first `len` bytes of `from` to `to`, which is empty, and sets the
-/// length of `to`. A file of `size` bytes without holes need not be searched for them.
-pub(crate) fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, len: u64, may_have_holes: bool) -> Result<()> {
+/// length of `to`. A file of `size` bytes without holes need not be searched for them. False if they could have shared
+/// their blocks and do not.
+pub(crate) fn file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    size: u64,
+    len: u64,
+    may_have_holes: bool,
+) -> Result<bool> {
     if len == 0 {
-        return Ok(());
+        return Ok(true);
     }
     if len >= size && fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+        return Ok(true);
     }
     if !may_have_holes {
-        return range(from, 0, to, 0, len);
+        return range(from, 0, to, 0, len).map(|()| len < size);
     }
     super::at::truncate(to, len)?;
     let mut position = 0;
@@ -30,7 +37,14 @@ pub(crate) fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64, len: u64
         range(from, start, to, start, end - start)?;
         position = end;
     }
-    Ok(())
+    Ok(len < size)
+}
+
+/// Whether files of the filesystem of `fd` can, as a rule, share blocks, and need no fsync then.
+pub(crate) fn may_share_blocks(fd: BorrowedFd<'_>) -> bool {
+    /// `XFS_SUPER_MAGIC`; btrfs wants the fsync (`durable`).
+    const XFS: u64 = 0x5846_5342;
+    fs::fstatfs(fd).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(XFS))
 }
 
 /// The next stretch of data in `[from, len)`; filesystems without `SEEK_DATA`
@@ -68,7 +82,7 @@ pub(crate) fn range(
             Ok(done) => len -= (done as u64).min(len),
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => {
-                return by_hand(from, from_at, to, to_at, len);
+                return between(from, from_at, to, to_at, len);
             }
             Err(errno) => return Err(Error::call("copy_file_range", OsStr::new("<fd>"), errno)),
         }
@@ -76,8 +90,34 @@ pub(crate) fn range(
     if len > 0 { by_hand(from, from_at, to, to_at, len) } else { Ok(()) }
 }
 
+/// Bytes that are copied at a time by hand.
+const BUFFER: usize = 256 * 1024;
+
+/// Copies between filesystems, inside the kernel where that does it and it pays.
+fn between(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
+    const STEP: u64 = 64 << 20;
+    // sendfile writes to where the descriptor is.
+    if len <= BUFFER as u64 || fs::seek(to, SeekFrom::Start(to_at)).is_err() {
+        return by_hand(from, from_at, to, to_at, len);
+    }
+    while len > 0 {
+        let step = usize::try_from(len.min(STEP)).unwrap_or(usize::MAX);
+        match fs::sendfile(to, from, Some(&mut from_at), step) {
+            Ok(0) => break,
+            Ok(done) => {
+                to_at += done as u64;
+                len -= (done as u64).min(len);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => break,
+            Err(errno) => return Err(Error::call("sendfile", OsStr::new("<fd>"), errno)),
+        }
+    }
+    by_hand(from, from_at, to, to_at, len)
+}
+
 fn by_hand(from: BorrowedFd<'_>, mut from_at: u64, to: BorrowedFd<'_>, mut to_at: u64, mut len: u64) -> Result<()> {
-    let mut buffer = vec![0u8; 256 * 1024];
+    let mut buffer = vec![0u8; usize::try_from(len).unwrap_or(BUFFER).min(BUFFER)];
     while len > 0 {
         let want = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
         let got = match rustix::io::pread(from, &mut buffer[..want], from_at) {
