@@ -175,6 +175,38 @@ fn places_of_mounts_are_no_changes() {
     }
 }
 
+/// An image says where its volumes are: one that cannot be there keeps its container from starting, and has no place.
+#[test]
+fn no_place_is_made_of_a_hostile_volume() {
+    let place = base(Who::Root);
+    let (long, far, deep) = ("n".repeat(300), "/name".repeat(2000), "/d".repeat(1900));
+    for (volume, starts) in [
+        ("/.wh.bin", false),
+        ("/d/.wh..wh..opq", false),
+        (&*format!("/{long}"), false),
+        (&*far, false),
+        ("/meta/below", false),
+        ("/absolute/below", false),
+        ("/../../up/../etc/new", true),
+        (&*deep, true),
+    ] {
+        let shown = &volume[..volume.len().min(20)];
+        place.run(&format!(
+            "lamel commit -c 'VOLUME [\"{volume}\"]' $(lamel create --network none base:1) hostile:1 > /dev/null
+             lamel create --name h --network none hostile:1 ls -a /etc > /dev/null"
+        ));
+        let listed = place.run("lamel export h | tar t");
+        assert!(
+            listed.contains("bin/busybox") && !listed.contains(".wh.") && !listed.contains(&long),
+            "{shown}: {listed}"
+        );
+        let out = place.outcome("lamel start -a h");
+        assert_eq!(out.success(), starts, "{shown}: {}{}", out.stdout, out.stderr);
+        assert_eq!(place.run("lamel diff h"), "", "{shown}");
+        place.run("lamel rm -v h > /dev/null");
+    }
+}
+
 #[test]
 fn a_mount_of_an_image_is_compared_with_the_image() {
     let place = base(Who::Root);

@@ -3,20 +3,20 @@
 //!
 //! It is made of the configuration alone and kept nowhere. The image covers it wherever it has something itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use lamel_image::store::Opened;
-use lamel_image::view::{Object, View, ViewError};
+use lamel_image::view::{View, ViewError};
 use lamel_isolate::oci::{Mount, Spec};
 use lamel_unionfs::error::{Refusal, Result as LayerResult};
 use lamel_unionfs::layer::{Content, Layer, LayerDir, LayerEntry, Listed, Lookup};
-use lamel_unionfs::whiteout::Marks;
+use lamel_unionfs::whiteout::{AufsName, Marks, aufs_name};
 use lamel_unionfs::{Attr, Error};
 
 use super::record::Record;
@@ -26,6 +26,9 @@ use crate::run::volume::is_bind;
 const DEVICE: u64 = u64::MAX;
 /// The number of the root.
 const FIRST_INO: u64 = 2;
+/// Longest path of a mount, and longest name in it, in bytes.
+const MAX_PATH: usize = 4095;
+const MAX_NAME: usize = 255;
 /// As the isolator makes what is missing.
 const DIRECTORY_MODE: u32 = libc::S_IFDIR | 0o755;
 const FILE_MODE: u32 = libc::S_IFREG | 0o644;
@@ -35,11 +38,12 @@ pub(super) fn below(record: &Record, spec: &Spec, image: &Opened) -> Result<Vec<
     let view = View::new(image.layer.clone());
     let mut places = Places::new(record.dir().join("config.json"), record.settings.created);
     let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let destinations: HashSet<&Path> = mounts.iter().map(|mount| mount.destination().as_path()).collect();
     for mount in mounts {
         let place = mount.destination();
-        // In another mount nothing is to be made.
-        let covered = mounts.iter().any(|other| other.destination() != place && place.starts_with(other.destination()));
-        if covered {
+        // An image names volumes, too: what no program could make is left to be refused. And in another mount nothing is
+        // to be made.
+        if place.as_os_str().len() > MAX_PATH || place.ancestors().skip(1).any(|above| destinations.contains(above)) {
             continue;
         }
         if let Some(path) = missing(&view, place)? {
@@ -72,19 +76,25 @@ fn missing(view: &View, destination: &Path) -> Result<Option<PathBuf>> {
             _ => {}
         }
     }
-    for existing in (0..=names.len()).rev() {
-        let (above, rest) = names.split_at(existing);
-        let path: PathBuf = above.iter().collect();
-        match view.resolve(path.as_os_str().as_bytes(), true) {
-            Err(ViewError::NotFound(_)) => {}
+    let refused = |name: &&OsStr| name.len() > MAX_NAME || !matches!(aufs_name(name), AufsName::Plain);
+    if names.iter().any(refused) {
+        return Ok(None);
+    }
+    let mut at = view.root()?;
+    for (number, name) in names.iter().enumerate() {
+        if !at.attr.is_dir() {
+            return Ok(None);
+        }
+        let here = PathBuf::from(OsString::from_vec(at.path));
+        let path = here.join(name);
+        at = match view.resolve(path.as_os_str().as_bytes(), true) {
+            Ok(found) => found,
+            Err(ViewError::NotFound(_)) => {
+                return Ok(Some(names.iter().skip(number).fold(here, |path, name| path.join(name))));
+            }
             Err(ViewError::NotDirectory(_) | ViewError::Loop(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
-            Ok(_) if rest.is_empty() => return Ok(None),
-            Ok(Object { attr, .. }) if !attr.is_dir() => return Ok(None),
-            Ok(Object { path, .. }) => {
-                return Ok(Some(Path::new(OsStr::from_bytes(&path)).join(rest.iter().collect::<PathBuf>())));
-            }
-        }
+        };
     }
     Ok(None)
 }
