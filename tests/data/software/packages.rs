@@ -30,7 +30,8 @@ const INSTALL: &str = "apt-get -qq update && apt-get -qq install -y greet && gre
 /// The repository on an HTTP server of the host's, which the container reaches as it can.
 const OVER_HTTP: &str = r#"
 ip link set lo up 2> /dev/null || true
-python3 -u -m http.server --directory repository --bind $1 0 > http.log 2>&1 & trap "kill $!" EXIT
+: > http.log
+python3 -u -m http.server --directory repository --bind $1 0 >> http.log 2>&1 & trap "kill $!" EXIT
 for i in $(seq 100); do port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' http.log); [ -z "$port" ] || break; sleep 0.1; done
 echo "deb [trusted=yes] http://repository:$port ./" > http.list
 lamel run --rm --network $2 --add-host repository:$3 -v $PWD/http.list:/etc/apt/sources.list:ro debian:1 sh -ec "$4" | tail -1

@@ -47,9 +47,14 @@ pub(super) fn keeps_its_rows_in_a_volume(place: &Place, who: Who) {
     start(SERVER);
     assert_eq!(sums(), first, "{who:?}");
     // It is killed amidst the work, and a third one finds all that was promised and nothing by half.
-    place.run(
-        "lamel exec db pgbench -n -T 30 -c 4 -j 2 bench > killed.log 2>&1 & sleep 1; lamel kill db > /dev/null; wait $! || true",
-    );
+    place.run(&format!(
+        "lamel exec db pgbench -n -T 100 -c 4 -j 2 bench > killed.log 2>&1 &
+         for i in $(seq 300); do
+             [ \"$(lamel exec db psql -qAt bench -c '{SUMS}')\" = '{first}' ] || break
+             sleep 0.1
+         done
+         lamel kill db > /dev/null; wait $! || true"
+    ));
     assert_eq!(place.run("lamel wait db; lamel rm db"), "137\ndb", "{who:?}");
     start(SERVER);
     let last = sums();
