@@ -19,22 +19,20 @@ pub(crate) mod union;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use lamel_image::store::{Image, Store};
 use lamel_isolate::attach::Signals;
-use lamel_isolate::idmap::{give, mapping};
+use lamel_isolate::idmap::mapping;
 use lamel_isolate::oci::{LinuxIdMapping, Spec};
 use lamel_isolate::{Options, seccomp};
 use lamel_unionfs::mount::{Side, Starting, daemonize};
-use rustix::mount::MountPropagationFlags;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::log::Log;
 use super::record::{Hold, Record};
 use super::records::Containers;
 use super::settings::LogDriver;
-use super::wire::{self, Buffer, Line};
-use super::{control, events};
+use super::wire::Line;
+use super::{control, events, namespace};
 use crate::launch::told;
 use crate::run::{failure_code, filter_cache};
 use client::Client;
@@ -67,13 +65,13 @@ pub(crate) struct NotStarted {
 pub(crate) fn start(wanted: Wanted) -> Result<Line> {
     let parting = Parting::of(&wanted);
     let cache = filter_cache();
-    let (ours, theirs) = pair().context("socketpair")?;
+    let (ours, theirs) = namespace::line()?;
     match daemonize().context("starting the container's monitor")? {
         Side::Caller(waiting) => {
             drop((theirs, wanted));
             if let Parting::User { uids, gids } = &parting {
                 // The maps of a user namespace are given from outside of it.
-                give_maps(&ours, uids, gids)?;
+                namespace::give(&ours, uids, gids)?;
             }
             match waiting.wait() {
                 Ok(()) => Ok(Line(ours)),
@@ -93,10 +91,6 @@ fn not_started(text: &str) -> NotStarted {
         Ok(code) => NotStarted { code, text: text.to_owned() },
         Err(_) => NotStarted { code: 125, text: "the container's monitor ended before it had started it".to_owned() },
     }
-}
-
-fn pair() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// What keeps the monitor's mount from everybody else.
@@ -124,22 +118,17 @@ impl Parting {
 
     /// Parts this process; the caller on the other side of `line` gives the maps.
     fn perform(&self, line: &OwnedFd) -> Result<()> {
-        use nix::sched::{CloneFlags, unshare};
         match self {
-            Self::None => return Ok(()),
-            Self::Mounts => unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?,
+            Self::None => Ok(()),
+            Self::Mounts => namespace::part_mounts(),
             Self::User { uids, gids } => {
-                unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-                    .context("a user namespace (sysctl user.max_user_namespaces, or the host's policy)")?;
-                await_maps(line)?;
+                namespace::part_user(line)?;
                 if [uids, gids].iter().all(|maps| maps.iter().any(|map| map.container_id() == 0)) {
                     become_root().context("becoming root of the user namespace")?;
                 }
+                namespace::part_mounts()
             }
         }
-        // What the host mounts and unmounts is so in here too, and nothing of here is outside.
-        rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .context("parting the mounts from the host's")
     }
 }
 
@@ -150,25 +139,6 @@ fn become_root() -> Result<(), rustix::io::Errno> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
     // That closed its part of /proc, through which its children get their ids.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
-}
-
-/// The caller's half of [`await_maps`]. If the monitor fails before it asks, its pipe tells why.
-fn give_maps(line: &OwnedFd, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
-    let mut buffer = Buffer::new();
-    let packet = wire::receive(line, &mut buffer, RecvFlags::empty()).context("the container's monitor")?;
-    let Ok(pid) = packet.try_into().map(i32::from_le_bytes) else { return Ok(()) };
-    give(pid, uids, gids)?;
-    wire::send(line, b"+", SendFlags::empty()).context("the container's monitor")
-}
-
-fn await_maps(line: &OwnedFd) -> Result<()> {
-    let pid = std::process::id().to_le_bytes();
-    wire::send(line, &pid, SendFlags::empty()).context("the starting command")?;
-    let mut buffer = Buffer::new();
-    match wire::receive(line, &mut buffer, RecvFlags::empty()).context("the starting command")? {
-        b"+" => Ok(()),
-        _ => bail!("the starting command gave no ids"),
-    }
 }
 
 /// In the monitor's own user namespace the container's maps every id to itself.

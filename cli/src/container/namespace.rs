@@ -1,20 +1,23 @@
 //! Work that is done as the root of a plain user's containers: in a user namespace with their ids, by another process.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::idmap;
+use lamel_isolate::oci::LinuxIdMapping;
 use lamel_unionfs::mount::{Side, daemonize};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::MountPropagationFlags;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::Signal;
 
+use super::wire::{self, Buffer};
 use crate::launch::told;
 use crate::run::identity::Maps;
 
 /// Says that the maps are there.
-const GIVEN: u8 = b'+';
+const GIVEN: &[u8] = b"+";
 
 /// The user namespace that something is done in.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +33,12 @@ pub(crate) enum Ids<'a> {
 /// Works in a process of its own, which ends with this one, and with mounts that nobody else sees, if `mounts` says so. It
 /// has this process's standard streams, and works in `/`.
 pub(crate) fn aside(ids: Ids<'_>, mounts: bool, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    let (ours, theirs) = line()?;
     match daemonize().context("another process")? {
         Side::Caller(waiting) => {
             drop(theirs);
             if let Ids::Mapped(maps) = ids {
-                give(ours, maps)?;
+                give(&ours, &maps.uids, &maps.gids)?;
             }
             waiting.wait().map_err(|text| match text.as_str() {
                 "" => anyhow!("the process that works in the container's namespace ended before it was done"),
@@ -46,7 +49,7 @@ pub(crate) fn aside(ids: Ids<'_>, mounts: bool, work: impl FnOnce() -> Result<()
             drop(ours);
             let parted = rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
                 .map_err(anyhow::Error::from)
-                .and_then(|()| part(ids, theirs, mounts));
+                .and_then(|()| part(ids, &theirs, mounts));
             match parted.and_then(|()| work()) {
                 Ok(()) => {
                     // Who is not there any more need not know.
@@ -62,40 +65,50 @@ pub(crate) fn aside(ids: Ids<'_>, mounts: bool, work: impl FnOnce() -> Result<()
     }
 }
 
-/// The maps of a user namespace are given from outside of it. If the other process fails before it asks, it says why.
-fn give(mut line: UnixStream, maps: &Maps) -> Result<()> {
-    let mut pid = [0; 4];
-    if line.read_exact(&mut pid).is_err() {
-        return Ok(());
-    }
-    idmap::give(i32::from_le_bytes(pid), &maps.uids, &maps.gids)?;
-    line.write_all(&[GIVEN]).context("the process in the user namespace")
-}
-
-fn part(ids: Ids<'_>, mut line: UnixStream, mounts: bool) -> Result<()> {
-    use nix::sched::{CloneFlags, setns, unshare};
-    let own_mounts = if mounts { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
+fn part(ids: Ids<'_>, line: &OwnedFd, mounts: bool) -> Result<()> {
     match ids {
         Ids::Own => {}
-        Ids::Mapped(_) => {
-            unshare(CloneFlags::CLONE_NEWUSER | own_mounts)
-                .context("a user namespace (sysctl user.max_user_namespaces, or the host's policy)")?;
-            line.write_all(&std::process::id().to_le_bytes()).context("the calling process")?;
-            let mut answer = [0];
-            line.read_exact(&mut answer).context("the calling process gave no ids")?;
-        }
+        Ids::Mapped(_) => part_user(line)?,
         Ids::Of(pid) => {
             let path = format!("/proc/{pid}/ns/user");
             let namespace = File::open(&path).with_context(|| path.clone())?;
             setns(namespace, CloneFlags::CLONE_NEWUSER).with_context(|| format!("joining {path}"))?;
         }
     }
-    if !mounts {
-        return Ok(());
+    if mounts { part_mounts() } else { Ok(()) }
+}
+
+/// Puts this process into a user namespace of its own, whose ids are given from outside, by who is at the other end of
+/// the line.
+pub(super) fn part_user(line: &OwnedFd) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .context("a user namespace (sysctl user.max_user_namespaces, or the host's policy)")?;
+    wire::send(line, &std::process::id().to_le_bytes(), SendFlags::empty()).context("the starting command")?;
+    match wire::receive(line, &mut Buffer::new(), RecvFlags::empty()).context("the starting command")? {
+        GIVEN => Ok(()),
+        _ => bail!("the starting command gave no ids"),
     }
-    if !matches!(ids, Ids::Mapped(_)) {
-        unshare(own_mounts).context("a mount namespace")?;
-    }
+}
+
+/// The other half of [`part_user`]. If the other process fails before it asks, it says why elsewhere.
+pub(super) fn give(line: &OwnedFd, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
+    let mut buffer = Buffer::new();
+    let asked = wire::receive(line, &mut buffer, RecvFlags::empty()).context("the process in the user namespace")?;
+    let Ok(pid) = asked.try_into().map(i32::from_le_bytes) else { return Ok(()) };
+    idmap::give(pid, uids, gids)?;
+    wire::send(line, GIVEN, SendFlags::empty()).context("the process in the user namespace")
+}
+
+/// Gives this process mounts of its own: what the host mounts and unmounts is so in here too, and nothing of here is
+/// outside.
+pub(super) fn part_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("parting the mounts from the host's")
+}
+
+/// Both ends of a line.
+pub(super) fn line() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context("socketpair")
 }

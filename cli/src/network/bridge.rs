@@ -80,9 +80,9 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
     let mac = request.mac()?.unwrap_or_else(|| mac_of(address));
     let mut connect = || -> Result<()> {
         let index = host.index(&bridge)?;
-        if first || !held.ports.is_empty() || index.is_none() {
-            firewall::apply(&bridge, subnet, &pool.state)?;
-        }
+        let changes = first || !held.ports.is_empty() || index.is_none();
+        // The rules name interfaces that may still be missing, and the container waits for both.
+        let rules = changes.then(|| firewall::apply(&bridge, subnet, &pool.state)).transpose()?;
         let index = match index {
             Some(index) => index,
             None => make(&bridge, subnet, &mut host)?,
@@ -99,6 +99,9 @@ pub(super) fn attach(request: &Request, member: &Member<'_>, created: &Created) 
         let gateway: Vec<String> = request.gateway_names()?;
         if !gateway.is_empty() {
             files.add(IpAddr::V4(subnet.gateway()), &gateway)?;
+        }
+        if let Some(rules) = rules {
+            rules.finish()?;
         }
         forget(&held.ports)?;
         tell_all(&pool);
@@ -155,20 +158,23 @@ fn take_down(pool: &mut Pool, bridge: &str, host: &mut Netlink, leases: &[Lease]
             done = result;
         }
     };
+    // The kernel takes its time for both, the rules and the interfaces.
+    let (rules, last) = match pool.state.subnet {
+        Some(subnet) if !pool.state.leases.is_empty() => {
+            let changes = leases.iter().any(|lease| !lease.ports.is_empty());
+            (changes.then(|| firewall::apply(bridge, subnet, &pool.state)), false)
+        }
+        _ => (Some(firewall::remove(bridge)), true),
+    };
     for lease in leases {
         note(host.remove(&lease.interface).map_err(Into::into));
     }
-    match pool.state.subnet {
-        Some(subnet) if !pool.state.leases.is_empty() => {
-            if leases.iter().any(|lease| !lease.ports.is_empty()) {
-                note(firewall::apply(bridge, subnet, &pool.state));
-            }
-        }
-        _ => {
-            note(host.remove(bridge).map_err(Into::into));
-            note(firewall::remove(bridge));
-            pool.state.subnet = None;
-        }
+    if last {
+        note(host.remove(bridge).map_err(Into::into));
+        pool.state.subnet = None;
+    }
+    if let Some(rules) = rules {
+        note(rules.and_then(firewall::Change::finish));
     }
     note(leases.iter().try_for_each(|lease| forget(&lease.ports)));
     tell_all(pool);

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,14 +17,44 @@ use super::pool::{State, Subnet};
 /// Where nft is, beside the PATH, which may lack what is for administrators.
 const PLACES: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
+/// A change that is being made, beside what else there is to do. It is waited for in any case: the next one comes after it.
+pub(super) struct Change(Option<Child>);
+
 /// Makes the table what the state says.
-pub(super) fn apply(bridge: &str, subnet: Subnet, state: &State) -> Result<()> {
-    run(&table(bridge, subnet, state))
+pub(super) fn apply(bridge: &str, subnet: Subnet, state: &State) -> Result<Change> {
+    begin(&table(bridge, subnet, state))
 }
 
 /// Takes the table away, if there is one.
-pub(super) fn remove(bridge: &str) -> Result<()> {
-    run(&format!("add table ip {bridge}\ndelete table ip {bridge}\n"))
+pub(super) fn remove(bridge: &str) -> Result<Change> {
+    begin(&format!("add table ip {bridge}\ndelete table ip {bridge}\n"))
+}
+
+impl Change {
+    /// Waits until it is made.
+    pub(super) fn finish(mut self) -> Result<()> {
+        let Some(child) = self.0.take() else { return Ok(()) };
+        let out = child.wait_with_output().context("nft")?;
+        if !out.status.success() {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
+            bail!(
+                "nft: {}; the bridge network needs a kernel with nf_tables and its address translation",
+                first.trim()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0
+            && let Err(error) = child.wait()
+        {
+            tracing::warn!("nft: {error}");
+        }
+    }
 }
 
 /// What nft(8) is given, which it does wholly or not at all.
@@ -94,7 +124,7 @@ fn table(bridge: &str, subnet: Subnet, state: &State) -> String {
     text
 }
 
-fn run(script: &str) -> Result<()> {
+fn begin(script: &str) -> Result<Change> {
     for place in PLACES {
         let started = Command::new(place)
             .args(["-f", "-"])
@@ -110,16 +140,7 @@ fn run(script: &str) -> Result<()> {
             // An nft that has ended already says why.
             input.write_all(script.as_bytes()).ok();
         }
-        let out = child.wait_with_output().context("nft")?;
-        if !out.status.success() {
-            let said = String::from_utf8_lossy(&out.stderr);
-            let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
-            bail!(
-                "nft: {}; the bridge network needs a kernel with nf_tables and its address translation",
-                first.trim()
-            );
-        }
-        return Ok(());
+        return Ok(Change(Some(child)));
     }
     bail!(
         "the bridge network needs the program nft: install the package nftables, or use --network none, host or \
