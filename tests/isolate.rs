@@ -14,6 +14,8 @@ mod kit;
 mod library;
 #[path = "isolate/lifecycle.rs"]
 mod lifecycle;
+#[path = "isolate/mounts.rs"]
+mod mounts;
 #[path = "isolate/peer.rs"]
 mod peer;
 #[path = "isolate/run.rs"]

@@ -3,6 +3,7 @@
 pub(crate) mod config;
 pub(crate) mod environment;
 pub(crate) mod identity;
+mod idmap;
 pub(crate) mod limits;
 pub(crate) mod security;
 pub(crate) mod volume;

@@ -39,6 +39,7 @@ mod cgroup;
 mod child;
 mod dev;
 mod init;
+mod mapped;
 mod mount;
 mod namespace;
 mod plan;

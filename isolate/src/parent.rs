@@ -234,6 +234,11 @@ pub(crate) fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     let (socket, child_end) = sync::pair().map_err(failed("socketpair"))?;
     let mut sources = Vec::new();
     sources.resize_with(plan.slots, || None);
+    for mapped in &plan.mapped {
+        if let Some(slot) = sources.get_mut(mapped.host.slot) {
+            *slot = Some(mapped.make()?);
+        }
+    }
     let joins = plan.namespaces.joins_any();
     let flags = if joins { 0 } else { plan.namespaces.cloned };
     let started = process::start(flags).map_err(|errno| match errno {

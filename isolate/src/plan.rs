@@ -1,7 +1,8 @@
 //! From the configuration to finished steps: all that can be read, resolved,
 //! compiled or allocated is done here, before there is a child.
 //!
-//! The order is the point; each line says why it stands where it does.
+//! The order is the point; each line says why it stands where it does. Before all of it, and before there is a child, the
+//! parent makes the idmapped mounts.
 //!
 //! | step | why here |
 //! |---|---|
@@ -46,6 +47,7 @@ use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
 use crate::idmap::{self, IdMaps};
+use crate::mapped::Mapped;
 use crate::mount::{self, Mount};
 use crate::namespace::{self, Namespaces};
 use crate::rootfs::{self, Inside, Root};
@@ -91,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// How many bind mounts there are at most.
     pub(crate) slots: usize,
+    /// Those of them that the parent makes.
+    pub(crate) mapped: Vec<Mapped>,
     pub(crate) filter: Vec<Instruction>,
     pub(crate) program: Program,
     pub(crate) oom_score_adj: Option<i32>,
@@ -113,7 +117,7 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     let filter = filter(linux.seccomp().as_ref(), options.cache.as_ref())?;
     let mut steps = Vec::new();
     before_mounts(config, options, &namespaces, id_maps.as_ref(), &mut steps)?;
-    let slots = mounts(config, options, root, &namespaces, layout, &mut steps)?;
+    let mapped = mounts(config, options, root, (&namespaces, id_maps.as_ref()), layout, &mut steps)?;
     after_mounts(config, options, proc, &namespaces, &mut steps)?;
     process::steps(process, id_maps.as_ref(), !filter.is_empty(), false, &mut steps)?;
     if options.init {
@@ -124,7 +128,8 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         namespaces,
         id_maps,
         steps,
-        slots,
+        slots: config.spec.mounts().as_ref().map_or(0, Vec::len),
+        mapped,
         filter,
         program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
@@ -162,6 +167,7 @@ pub(crate) fn exec(
         id_maps: None,
         steps,
         slots: 0,
+        mapped: Vec::new(),
         filter,
         program: process::program(process)?,
         // The one that joins takes it along.
@@ -268,18 +274,25 @@ fn before_mounts(
     Ok(())
 }
 
-/// The steps of the mounts, and how many slots for bind mounts they need.
+/// The steps of the mounts, and those mounts that the parent makes.
 fn mounts(
     config: Config<'_>,
     options: &Options,
     root: Root,
-    namespaces: &Namespaces,
+    (namespaces, id_maps): (&Namespaces, Option<&IdMaps>),
     layout: &Layout,
     steps: &mut Vec<Step>,
-) -> Result<usize, Error> {
+) -> Result<Vec<Mapped>, Error> {
     let all = config.spec.mounts().as_deref().unwrap_or_default();
     let mut planned = mount::plan(all, &options.bundle)?;
-    let sources = planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource);
+    let (mut sources, mut mapped) = (Vec::new(), Vec::new());
+    for planned in &mut planned {
+        match (planned.host.take(), planned.owners.take()) {
+            (Some(host), Some(owners)) => mapped.push(owners.resolve(host, id_maps, joined_user(config))?),
+            (Some(host), None) => sources.push(Step::CloneSource(host)),
+            (None, _) => {}
+        }
+    }
     // What is the user's own may be closed to the ids that the container has.
     let before = steps.iter().position(|step| matches!(step, Step::BecomeRoot { .. })).unwrap_or(steps.len());
     steps.splice(before..before, sources);
@@ -314,7 +327,13 @@ fn mounts(
         steps.extend(dev::LINKS.iter().map(|(name, to)| Step::Link(name, to)));
     }
     steps.extend(terminal(config.process, true)?);
-    Ok(all.len())
+    Ok(mapped)
+}
+
+/// The user namespace that the container joins.
+fn joined_user(config: Config<'_>) -> Option<PathBuf> {
+    let mut namespaces = config.linux.namespaces().iter().flatten();
+    namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User)?.path().clone()
 }
 
 /// What is shown at /sys/fs/cgroup: of version 1 the hierarchies in which the container has a group of its own.

@@ -62,7 +62,7 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     })?;
     mounts.retain(|mount| !network.mounts.iter().any(|other| other.destination() == mount.destination()));
     mounts.extend(network.mounts.iter().cloned());
-    let own = args.volumes.resolve()?;
+    let own = args.volumes.resolve(maps.as_ref())?;
     mounts.retain(|mount| !own.iter().any(|other| other.destination() == mount.destination()));
     mounts.extend(own);
 

@@ -58,7 +58,8 @@ impl<'b> Asking<'_, 'b> {
         let volumes = Volumes::open(self.containers.store())?;
         let (containers, used) = (self.containers, Vec::new());
         let mut attached = Attached { used, volumes, containers, held: None, new: Vec::new() };
-        let own: Vec<PathBuf> = self.args.resolve()?.iter().map(|mount| mount.destination().clone()).collect();
+        let own: Vec<PathBuf> =
+            self.args.resolve(self.maps.as_ref())?.iter().map(|mount| mount.destination().clone()).collect();
         let mut wishes = self.args.wishes()?;
         let mut binds = Vec::new();
         for text in &self.args.volumes_from {

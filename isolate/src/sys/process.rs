@@ -54,8 +54,8 @@ pub(crate) unsafe fn clone(flags: u64, sibling: bool) -> Result<Cloned, Errno> {
 
 /// [`clone`] for [`crate::child`], whose code keeps the promise.
 pub(crate) fn start(flags: u64) -> Result<Cloned, Errno> {
-    // SAFETY: the callers hand the child to `child::run`, `child::join` or `exec::fetch`, which never return, and
-    // neither allocate nor lock.
+    // SAFETY: the callers hand the child to `child::run`, `child::join`, `exec::fetch` or `idle`, which never return,
+    // and neither allocate nor lock.
     unsafe { clone(flags, false) }
 }
 
@@ -78,6 +78,17 @@ pub(crate) fn fork_in_child() -> Result<Cloned, Errno> {
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: _exit runs no code of this process.
     unsafe { libc::_exit(code) }
+}
+
+/// Does nothing until it is killed, at the latest with its parent: for the sake of the namespaces that it is in.
+pub(crate) fn idle(parent: Pid) -> ! {
+    if die_with_parent().is_err() || rustix::process::getppid() != Some(parent) {
+        exit(125);
+    }
+    loop {
+        // SAFETY: pause takes nothing and returns after a signal.
+        unsafe { libc::pause() };
+    }
 }
 
 /// Ends the process if a panic tries to leave a child's code.
