@@ -10,6 +10,8 @@ mod document;
 mod hostile;
 #[path = "isolate/kit.rs"]
 mod kit;
+#[path = "isolate/landlock.rs"]
+mod landlock;
 #[path = "isolate/library.rs"]
 mod library;
 #[path = "isolate/lifecycle.rs"]

@@ -217,7 +217,7 @@ impl Target {
     }
 
     /// Starts a process in the container: `process` is the process's own configuration, `spec` the container's, of which
-    /// it gets the system call filter. On return the program runs.
+    /// it gets the system call filter and what Landlock allows. On return the program runs.
     ///
     /// # Errors
     /// [`Error`] names the step; nothing is left behind.
@@ -239,9 +239,8 @@ impl Target {
             preserved,
             command_line: CommandLine::find(),
         };
-        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let keyring = keyring.then_some(name.as_str());
-        let plan = plan::exec(process, seccomp, cache.as_ref(), keyring, &self.maps, entry, ends_with_parent)?;
+        let plan = plan::exec(spec, process, cache.as_ref(), keyring, &self.maps, entry, ends_with_parent)?;
         let (socket, mut started) = parent::clone(&plan)?;
         let prepared = cgroup::follow(first, started.id()).map_err(Error::from);
         match prepared.and_then(|()| socket.go().map_err(Error::call("sendmsg", "the new process"))) {

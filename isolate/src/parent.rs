@@ -208,6 +208,11 @@ fn note(plan: &Plan, step: usize) -> String {
             "a session keyring cannot be made here (keyctl is not permitted): the container has its surroundings'"
                 .to_owned()
         }
+        Some(Step::Landlock(_)) => {
+            "this kernel's Landlock lacks some of what the profile asks for, or is not there: the container is confined \
+             by the rest alone"
+                .to_owned()
+        }
         _ => doing(plan, step),
     }
 }

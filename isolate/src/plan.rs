@@ -25,6 +25,7 @@
 //! | limits | while a hard limit may still be raised |
 //! | working directory entered | as the container's root, which may enter what its user may not |
 //! | bounding set | needs `CAP_SETPCAP` |
+//! | Landlock | needs `CAP_SYS_ADMIN` without no_new_privs, and a filter may forbid it |
 //! | filter, without no_new_privs | needs `CAP_SYS_ADMIN` |
 //! | ids, then capabilities | changing ids empties the sets |
 //! | no_new_privs, then the filter | as late as possible: the filter need not allow what comes before |
@@ -38,7 +39,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Process};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
@@ -47,6 +48,7 @@ use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
 use crate::idmap::{self, IdMaps};
+use crate::landlock;
 use crate::mapped::Mapped;
 use crate::mount::{self, Mount};
 use crate::namespace::{self, Namespaces};
@@ -119,7 +121,8 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     before_mounts(config, options, &namespaces, id_maps.as_ref(), &mut steps)?;
     let mapped = mounts(config, options, root, (&namespaces, id_maps.as_ref()), layout, &mut steps)?;
     after_mounts(config, options, proc, &namespaces, &mut steps)?;
-    process::steps(process, id_maps.as_ref(), !filter.is_empty(), false, &mut steps)?;
+    let landlock = landlock::plan(config.spec.annotations().as_ref())?;
+    process::steps(process, id_maps.as_ref(), landlock, !filter.is_empty(), false, &mut steps)?;
     if options.init {
         steps.push(Step::Init);
     }
@@ -139,10 +142,11 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     })
 }
 
-/// Makes the plan of a process in the namespaces that `entry` is for, with the ids that they have.
+/// Makes the plan of a process in the namespaces that `entry` is for, with the ids that they have. What confines the
+/// container, whose configuration is `spec`, confines it too.
 pub(crate) fn exec(
+    spec: &Spec,
     process: &Process,
-    seccomp: Option<&LinuxSeccomp>,
     cache: Option<&Cache>,
     keyring: Option<&str>,
     maps: &IdMaps,
@@ -150,7 +154,7 @@ pub(crate) fn exec(
     ends_with_parent: bool,
 ) -> Result<Plan, Error> {
     spec::check_process(process)?;
-    let filter = filter(seccomp, cache)?;
+    let filter = filter(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()), cache)?;
     let mut steps = vec![Step::AwaitParent];
     if entry.enters_user() && maps.maps_uid(0) && maps.maps_gid(0) {
         steps.extend([Step::BecomeRoot { groups: maps.allows_groups() }, Step::Hide]);
@@ -159,7 +163,8 @@ pub(crate) fn exec(
     steps.extend(keyring.map(session_keyring).transpose()?);
     steps.push(Step::OpenRoot);
     steps.extend(terminal(process, false)?);
-    process::steps(process, Some(maps), !filter.is_empty(), true, &mut steps)?;
+    let landlock = landlock::plan(spec.annotations().as_ref())?;
+    process::steps(process, Some(maps), landlock, !filter.is_empty(), true, &mut steps)?;
     steps.push(Step::Exec);
     let preserved = entry.preserved;
     Ok(Plan {
@@ -394,14 +399,14 @@ fn after_mounts(
 }
 
 /// Checks and plans.
-pub(crate) fn from_spec(spec: &oci_spec::runtime::Spec, options: &Options, layout: &Layout) -> Result<Plan, Error> {
+pub(crate) fn from_spec(spec: &Spec, options: &Options, layout: &Layout) -> Result<Plan, Error> {
     plan(spec::check(spec)?, options, layout)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxSeccomp, MountBuilder, Spec};
+    use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxSeccomp, MountBuilder};
 
     /// The default configuration over an empty root, changed.
     fn planned(change: impl FnOnce(&mut Spec)) -> Result<Plan, Error> {

@@ -1,6 +1,6 @@
 //! `lamel create`, and how `lamel run` makes its container too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -172,8 +172,9 @@ fn fill<'a>(
     let network = record.settings.request.outline(args.options.hostname.as_deref(), record.id())?;
     let mut spec = config::spec(&args.options, words, of_image, &root, &network)?;
     record.settings.home_of_user = !config::has_home(&spec);
-    let annotations = record.settings.annotations.clone();
-    spec.set_annotations(Some(annotations.into_iter().collect()));
+    let mut annotations: HashMap<String, String> = record.settings.annotations.clone().into_iter().collect();
+    annotations.extend(spec.annotations().clone().unwrap_or_default());
+    spec.set_annotations(Some(annotations));
     let asking = Asking {
         args: &args.options.volumes,
         of_image: image.map(|(_, image)| image.config.config.volumes.keys().cloned().collect()).unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use lamel_isolate::landlock;
 use lamel_isolate::oci::{
     BoxBuilder, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     Mount, Process, Root, Spec, User,
@@ -70,6 +71,9 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let mut root_member = Root::default();
     root_member.set_path(root.to_owned()).set_readonly(Some(args.read_only));
     let process = process(args, words, image, &privileges, &network.hostname)?;
+    if let Some(profile) = &privileges.landlock {
+        spec.set_annotations(Some(HashMap::from([(landlock::ANNOTATION.to_owned(), profile.clone())])));
+    }
     let linux = linux(args, privileges, maps, resources, &network.namespace)?;
     spec.set_version(VERSION.to_owned())
         .set_root(Some(root_member))

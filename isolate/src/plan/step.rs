@@ -8,6 +8,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::caps::Sets;
 use crate::dev::Device;
+use crate::landlock::Landlock;
 use crate::mount::{HostTree, Mount};
 use crate::rlimit::Limit;
 use crate::rootfs::{Inside, Root};
@@ -55,6 +56,7 @@ pub(crate) enum Step {
     Limit(Limit),
     Enter(CString),
     Bound(Sets),
+    Landlock(Landlock),
     Filter,
     Identity(Identity),
     Capabilities(Sets),
@@ -108,6 +110,7 @@ impl fmt::Display for Step {
             Self::Limit(_) => f.write_str("setting a resource limit"),
             Self::Enter(path) => write!(f, "entering the working directory {}", path.to_string_lossy()),
             Self::Bound(_) => f.write_str("bounding the capabilities"),
+            Self::Landlock(_) => f.write_str("confining it by Landlock"),
             Self::Filter => f.write_str("installing the system call filter"),
             Self::Identity(Identity { uid, gid, .. }) => write!(f, "becoming user {uid}, group {gid}"),
             Self::Capabilities(_) => f.write_str("setting the capabilities"),
