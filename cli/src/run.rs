@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod environment;
 pub(crate) mod identity;
 mod idmap;
+mod label;
 pub(crate) mod limits;
 pub(crate) mod security;
 pub(crate) mod volume;

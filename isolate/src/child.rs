@@ -157,6 +157,7 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             entered => entered,
         },
         Step::Bound(sets) => caps::bound(*sets),
+        Step::Label(labels) => labels.perform(),
         Step::Landlock(landlock) => landlock.perform(state),
         Step::Filter => bpf::load_filter(&plan.filter, 0).called("seccomp"),
         Step::Identity(identity) => become_user(identity, joins_user(plan)),

@@ -6,6 +6,7 @@
 //! | who | step | why here |
 //! |---|---|---|
 //! | the one that joins | how likely it is killed | while `/proc/self` is its own to write: who hides has none |
+//! | | labels of security modules | the same; the new process inherits what its program is to run under |
 //! | | standard streams; all else is closed later | the program's own, set once |
 //! | | lamel's own command line is overwritten | the kernel shows it to everybody who sees the process |
 //! | | it hides (is not dumpable) | before anybody of the container can reach it; without that, who is root there reads its memory and opens its descriptors (CVE-2016-9962) |
@@ -44,6 +45,7 @@ pub use check::{Checked, check};
 use crate::cgroup;
 use crate::error::{Called as _, Error, Fault};
 use crate::idmap::IdMaps;
+use crate::label::{self, Labels};
 use crate::plan;
 use crate::process::Process;
 use crate::seccomp::Cache;
@@ -235,6 +237,7 @@ impl Target {
                 .oom_score_adj()
                 .map(|score| plan::c_string("process.oomScoreAdj", score.to_string().as_bytes()))
                 .transpose()?,
+            labels: label::plan(process)?,
             streams,
             preserved,
             command_line: CommandLine::find(),
@@ -293,6 +296,7 @@ pub(crate) struct Entry {
     target: OwnedFd,
     kinds: Kinds,
     oom_score_adj: Option<CString>,
+    labels: Option<Labels>,
     streams: [Option<OwnedFd>; 3],
     pub(crate) preserved: u32,
     command_line: Option<CommandLine>,
@@ -309,6 +313,9 @@ impl Entry {
             let file =
                 rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()).called("open oom_score_adj")?;
             rustix::io::write(&file, score.to_bytes()).called("write oom_score_adj")?;
+        }
+        if let Some(labels) = &self.labels {
+            labels.perform()?;
         }
         let [stdin, stdout, stderr] = &self.streams;
         if let Some(stream) = stdin {

@@ -30,6 +30,7 @@ pub mod error;
 pub mod exe;
 pub mod exec;
 pub mod idmap;
+pub mod label;
 pub mod landlock;
 pub mod net;
 pub mod parent;

@@ -149,7 +149,7 @@ mod tests {
         let resolved = plain().resolve(host(), Some(&container), None).unwrap();
         assert!(matches!(resolved.owners, Owners::Maps(found) if found == container));
         let resolved = plain().resolve(host(), None, Some("/ns".into())).unwrap();
-        assert!(matches!(resolved.owners, Owners::Namespace(path) if path == "/ns"));
+        assert!(matches!(resolved.owners, Owners::Namespace(path) if path.as_os_str() == "/ns"));
         assert!(plain().resolve(host(), None, None).unwrap_err().to_string().contains("idmap needs a user namespace"));
     }
 }

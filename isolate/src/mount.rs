@@ -16,6 +16,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use crate::child::State;
 use crate::error::{Called as _, Error, Fault};
+use crate::label;
 use crate::mapped::Wish;
 use crate::rootfs::{self, Inside, Links};
 use crate::sys::mount::{Attributes, set_attributes};
@@ -195,11 +196,17 @@ fn parameter(field: &str, option: &str) -> Result<(CString, Option<CString>), Er
 }
 
 /// Reads the mounts of a configuration, in order. `cgroup` mounts are left to [`crate::cgroup`].
-pub(crate) fn plan(mounts: &[SpecMount], bundle: &Path) -> Result<Vec<Planned>, Error> {
+///
+/// New filesystems get `label`, a context of SELinux, for their files.
+pub(crate) fn plan(mounts: &[SpecMount], bundle: &Path, label: Option<&CStr>) -> Result<Vec<Planned>, Error> {
     let mut planned = Vec::with_capacity(mounts.len());
     for (at, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{at}] ({})", mount.destination().display());
-        planned.push(plan_one(&field, mount, bundle, at)?);
+        let mut one = plan_one(&field, mount, bundle, at)?;
+        if let (Some(label), Source::New(filesystem)) = (label, &mut one.mount.source) {
+            filesystem.label(label);
+        }
+        planned.push(one);
     }
     Ok(planned)
 }
@@ -344,6 +351,12 @@ fn is_proc(fd: BorrowedFd<'_>) -> Result<bool, Fault> {
 }
 
 impl Filesystem {
+    fn label(&mut self, label: &CStr) {
+        if label::is_labelled(&self.kind) {
+            self.parameters.push((c"context".to_owned(), Some(label.to_owned())));
+        }
+    }
+
     fn make(&self, attributes: u64, state: &mut State<'_>) -> Result<OwnedFd, Fault> {
         match self.try_make(attributes) {
             // In a container whose /proc has masks the kernel gives no unmasked one to a
@@ -474,6 +487,19 @@ mod tests {
             filesystem.parameters,
             [(c"size".to_owned(), Some(c"64m".to_owned())), (c"noswap".to_owned(), None)]
         );
+    }
+
+    #[test]
+    fn new_filesystems_have_the_mounts_label() {
+        let mount = |destination: &str, kind: &str| MountBuilder::default().destination(destination).typ(kind).build();
+        let all = [mount("/proc", "proc").unwrap(), mount("/x", "tmpfs").unwrap()];
+        let planned = plan(&all, Path::new("/"), Some(c"a:b:c:s0:c1,c2")).unwrap();
+        let parameters = planned.into_iter().map(|planned| match planned.mount.source {
+            Source::New(filesystem) => filesystem.parameters,
+            Source::Bind { .. } => panic!("a bind mount"),
+        });
+        let label = (c"context".to_owned(), Some(c"a:b:c:s0:c1,c2".to_owned()));
+        assert_eq!(parameters.collect::<Vec<_>>(), [vec![], vec![label]]);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! | limits | while a hard limit may still be raised |
 //! | working directory entered | as the container's root, which may enter what its user may not |
 //! | bounding set | needs `CAP_SETPCAP` |
+//! | security module's labels | `/proc/thread-self` is still this process's own to write |
 //! | Landlock | needs `CAP_SYS_ADMIN` without no_new_privs, and a filter may forbid it |
 //! | filter, without no_new_privs | needs `CAP_SYS_ADMIN` |
 //! | ids, then capabilities | changing ids empties the sets |
@@ -48,6 +49,7 @@ use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
 use crate::idmap::{self, IdMaps};
+use crate::label;
 use crate::landlock;
 use crate::mapped::Mapped;
 use crate::mount::{self, Mount};
@@ -122,7 +124,14 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     let mapped = mounts(config, options, root, (&namespaces, id_maps.as_ref()), layout, &mut steps)?;
     after_mounts(config, options, proc, &namespaces, &mut steps)?;
     let landlock = landlock::plan(config.spec.annotations().as_ref())?;
-    process::steps(process, id_maps.as_ref(), landlock, !filter.is_empty(), false, &mut steps)?;
+    process::steps(
+        process,
+        id_maps.as_ref(),
+        (label::plan(process)?, landlock),
+        !filter.is_empty(),
+        false,
+        &mut steps,
+    )?;
     if options.init {
         steps.push(Step::Init);
     }
@@ -164,7 +173,8 @@ pub(crate) fn exec(
     steps.push(Step::OpenRoot);
     steps.extend(terminal(process, false)?);
     let landlock = landlock::plan(spec.annotations().as_ref())?;
-    process::steps(process, Some(maps), landlock, !filter.is_empty(), true, &mut steps)?;
+    // Its labels were given to the one that joins.
+    process::steps(process, Some(maps), (None, landlock), !filter.is_empty(), true, &mut steps)?;
     steps.push(Step::Exec);
     let preserved = entry.preserved;
     Ok(Plan {
@@ -213,7 +223,7 @@ pub(crate) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, Error> {
 }
 
 /// The host's /proc, if it is one.
-fn open_proc() -> Result<OwnedFd, Error> {
+pub(crate) fn open_proc() -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(Error::call("open", "/proc"))?;
     let magic = rustix::fs::fstatfs(&proc).map_err(Error::call("fstatfs", "/proc"))?.f_type;
@@ -289,7 +299,8 @@ fn mounts(
     steps: &mut Vec<Step>,
 ) -> Result<Vec<Mapped>, Error> {
     let all = config.spec.mounts().as_deref().unwrap_or_default();
-    let mut planned = mount::plan(all, &options.bundle)?;
+    let label = label::of_mounts(config.linux.mount_label().as_ref())?;
+    let mut planned = mount::plan(all, &options.bundle, label.as_deref())?;
     let (mut sources, mut mapped) = (Vec::new(), Vec::new());
     for planned in &mut planned {
         match (planned.host.take(), planned.owners.take()) {

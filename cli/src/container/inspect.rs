@@ -112,6 +112,9 @@ fn container(record: &Record, size: bool) -> Result<Value> {
         "Name": format!("/{}", settings.name),
         "RestartCount": state.restarts,
         "Driver": "lamel",
+        "AppArmorProfile": process.and_then(|process| process.apparmor_profile().clone()).unwrap_or_default(),
+        "ProcessLabel": process.and_then(|process| process.selinux_label().clone()).unwrap_or_default(),
+        "MountLabel": spec.linux().as_ref().and_then(|linux| linux.mount_label().clone()).unwrap_or_default(),
         "Platform": "linux",
         "Mounts": mounts,
         "GraphDriver": {

@@ -106,6 +106,8 @@ fn process(args: &Args, words: &[String], image: &OfImage, privileges: &Privileg
         .set_capabilities(Some(capabilities))
         .set_rlimits(Some(args.limits.rlimits()?))
         .set_no_new_privileges(Some(privileges.no_new_privileges))
+        .set_apparmor_profile(privileges.apparmor.clone())
+        .set_selinux_label(privileges.labels.process.clone())
         .set_oom_score_adj(args.limits.oom_score_adj()?);
     Ok(process)
 }
@@ -193,6 +195,7 @@ fn linux(
         .set_namespaces(Some(namespaces(network, maps.is_some())?))
         .set_resources(Some(resources))
         .set_seccomp(privileges.seccomp)
+        .set_mount_label(privileges.labels.mounts)
         .set_masked_paths(Some(privileges.masked))
         .set_readonly_paths(Some(privileges.read_only))
         .set_devices(Some(privileges.devices))

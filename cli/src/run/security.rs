@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
+use super::label::{self, Labels};
 use anyhow::{Context as _, Result, bail};
 use lamel_isolate::oci::{
     Capabilities, Capability, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
@@ -48,7 +49,8 @@ pub(crate) struct SecurityArgs {
     /// All capabilities and devices, no filter, no masks: no protection from the container at all
     #[arg(long)]
     pub(crate) privileged: bool,
-    /// seccomp=FILE|unconfined, no-new-privileges, landlock=FILE, systempaths=unconfined, apparmor=unconfined, label=disable
+    /// seccomp=FILE|unconfined, no-new-privileges, landlock=FILE, systempaths=unconfined,
+    /// apparmor=PROFILE|unconfined, label=disable|type:|level:|user:|role:|filetype:
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Give a device of the host; access: r, w, m
@@ -67,6 +69,10 @@ pub(crate) struct Privileges {
     pub(crate) no_new_privileges: bool,
     /// A profile of Landlock.
     pub(crate) landlock: Option<String>,
+    /// A profile of AppArmor.
+    pub(crate) apparmor: Option<String>,
+    /// Those of SELinux.
+    pub(crate) labels: Labels,
     pub(crate) masked: Vec<String>,
     pub(crate) read_only: Vec<String>,
     pub(crate) devices: Vec<LinuxDevice>,
@@ -80,6 +86,7 @@ struct Choices {
     seccomp: Option<String>,
     no_new_privileges: bool,
     landlock: Option<String>,
+    labels: label::Wish,
     system_paths: bool,
 }
 
@@ -108,6 +115,8 @@ impl SecurityArgs {
             seccomp,
             no_new_privileges: choices.no_new_privileges,
             landlock: choices.landlock.as_deref().map(landlock_profile).transpose()?,
+            labels: choices.labels.resolve()?,
+            apparmor: choices.labels.apparmor,
             masked,
             read_only: paths(&READ_ONLY),
             devices,
@@ -185,8 +194,8 @@ fn choices(options: &[String]) -> Result<Choices> {
             ("no-new-privileges", Some("false")) => choices.no_new_privileges = false,
             ("landlock", Some(file)) => choices.landlock = Some(file.to_owned()),
             ("systempaths", Some("unconfined")) => choices.system_paths = true,
-            // What no container of lamel has anyway.
-            ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
+            ("apparmor", Some(profile)) => choices.labels.apparmor = Some(profile.to_owned()),
+            ("label", Some(label)) => choices.labels.label(label)?,
             _ => bail!("--security-opt {option} is not supported"),
         }
     }
@@ -340,10 +349,11 @@ mod tests {
         let own = |list: &[&str]| list.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
         let read =
             choices(&own(&["seccomp=unconfined", "no-new-privileges:true", "label=disable", "apparmor=unconfined"]));
-        let wanted = Choices { seccomp: Some("unconfined".to_owned()), no_new_privileges: true, ..Choices::default() };
+        let labels = label::Wish { apparmor: Some("unconfined".to_owned()), ..label::Wish::default() };
+        let wanted =
+            Choices { seccomp: Some("unconfined".to_owned()), no_new_privileges: true, labels, ..Choices::default() };
         assert_eq!(read.unwrap(), wanted);
-        for option in ["apparmor=profile", "label=type:x", "seccomp", "proc-opts=hidepid=2", "no-new-privileges=maybe"]
-        {
+        for option in ["apparmor", "label=nested", "seccomp", "proc-opts=hidepid=2", "no-new-privileges=maybe"] {
             assert!(choices(&own(&[option])).is_err(), "{option}");
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::oci::{Mount, MountBuilder};
 
 use super::identity::Maps;
-use super::idmap;
+use super::{idmap, label};
 use crate::volume::store::check_name;
 
 /// Options of mounts.
@@ -146,6 +146,8 @@ fn volume(text: &str) -> Result<Asked> {
             "bind" | "rbind" if host.is_some() => more.push(option),
             _ if PROPAGATION.contains(&option) && host.is_some() => more.push(option),
             _ if ATTRIBUTES.contains(&option) => more.push(option),
+            // Without SELinux there is nothing that files would have to be given, and docker says nothing either.
+            "z" | "Z" if !label::relabels() => {}
             _ if idmap::is_idmap(option) && host.is_some() => more.push(option),
             _ => bail!("the option {option} is not supported here"),
         }
@@ -273,9 +275,7 @@ mod tests {
         assert_eq!(wish(volume("name:/x:ro,nocopy").unwrap()), (name.clone(), "/x".to_owned(), true, true));
         assert_eq!(wish(mount_of("type=volume,src=name,dst=/x,volume-nocopy")), (name, "/x".to_owned(), false, true));
         assert_eq!(wish(mount_of("dst=/x,readonly")), (None, "/x".to_owned(), true, false));
-        for text in
-            ["x", "na/me:/x", "/etc:x", ":/x", "/etc:", "/etc:/x:z", "/etc:/x:O", "/etc:/x:nocopy", "name:/x:rslave"]
-        {
+        for text in ["x", "na/me:/x", "/etc:x", ":/x", "/etc:", "/etc:/x:O", "/etc:/x:nocopy", "name:/x:rslave"] {
             assert!(volume(text).is_err(), "{text}");
         }
     }

@@ -8,6 +8,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::caps::Sets;
 use crate::dev::Device;
+use crate::label::Labels;
 use crate::landlock::Landlock;
 use crate::mount::{HostTree, Mount};
 use crate::rlimit::Limit;
@@ -56,6 +57,7 @@ pub(crate) enum Step {
     Limit(Limit),
     Enter(CString),
     Bound(Sets),
+    Label(Labels),
     Landlock(Landlock),
     Filter,
     Identity(Identity),
@@ -110,6 +112,7 @@ impl fmt::Display for Step {
             Self::Limit(_) => f.write_str("setting a resource limit"),
             Self::Enter(path) => write!(f, "entering the working directory {}", path.to_string_lossy()),
             Self::Bound(_) => f.write_str("bounding the capabilities"),
+            Self::Label(_) => f.write_str("setting the security module's label"),
             Self::Landlock(_) => f.write_str("confining it by Landlock"),
             Self::Filter => f.write_str("installing the system call filter"),
             Self::Identity(Identity { uid, gid, .. }) => write!(f, "becoming user {uid}, group {gid}"),
