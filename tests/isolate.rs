@@ -6,6 +6,8 @@ mod common;
 
 #[path = "isolate/document.rs"]
 mod document;
+#[path = "isolate/hooks.rs"]
+mod hooks;
 #[path = "isolate/hostile.rs"]
 mod hostile;
 #[path = "isolate/kit.rs"]

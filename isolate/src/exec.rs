@@ -247,7 +247,7 @@ impl Target {
         let (socket, mut started) = parent::clone(&plan)?;
         let prepared = cgroup::follow(first, started.id()).map_err(Error::from);
         match prepared.and_then(|()| socket.go().map_err(Error::call("sendmsg", "the new process"))) {
-            Ok(()) => started.await_program(&plan, &socket)?,
+            Ok(()) => started.await_program(&plan, &socket, &mut || Ok(()))?,
             Err(error) => return Err(started.earlier(&plan, &socket).unwrap_or(error)),
         }
         Ok(started)
@@ -331,7 +331,7 @@ impl Entry {
             command_line.replace(b"lamel-exec");
         }
         enter(self.target.as_fd(), self.kinds)?;
-        process::close_others(socket, self.preserved).called("close_range")
+        process::close_others([socket], self.preserved).called("close_range")
     }
 }
 

@@ -40,6 +40,7 @@ pub mod user;
 mod cgroup;
 mod child;
 mod dev;
+mod hook;
 mod init;
 mod mapped;
 mod mount;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::cgroup::{Group, Layout};
 use crate::error::Error;
+use crate::hook::{Hooks, Poststop};
 use crate::plan::{self, Options, Plan, Step};
 use crate::process::{Exit, Process};
 use crate::sync::{self, Message, ParentEnd};
@@ -22,6 +23,8 @@ pub struct Container {
     // Dropped in this order: what runs in the group ends before the group does.
     process: Process,
     group: Option<Box<dyn Group>>,
+    /// Hooks for the end, if it came so far that there is one to tell of.
+    poststop: Option<Poststop>,
     frozen: bool,
 }
 
@@ -80,9 +83,9 @@ impl Container {
     ) -> Result<Self, E> {
         tty::hold_standard_streams().map_err(Error::call("open", "/dev/null"))?;
         let layout = Layout::detect();
-        let plan = plan::from_spec(spec, options, &layout)?;
+        let mut plan = plan::from_spec(spec, options, &layout)?;
         let (socket, process) = clone(&plan)?;
-        let mut container = Self { process, group: None, frozen: false };
+        let mut container = Self { process, group: None, poststop: None, frozen: false };
         let created = Created { pid: container.pid() };
         let group = prepare(spec, options, &layout, &plan, container.process.id());
         let prepared = group.map_err(E::from).and_then(|group| {
@@ -90,10 +93,19 @@ impl Container {
             connect(&created)?;
             socket.go().map_err(Error::call("sendmsg", "the container's process")).map_err(E::from)
         });
-        match prepared {
-            Ok(()) => container.process.await_program(&plan, &socket)?,
-            Err(error) => return Err(container.process.earlier(&plan, &socket).map_or(error, E::from)),
+        if let Err(error) = prepared {
+            return Err(container.process.earlier(&plan, &socket).map_or(error, E::from));
         }
+        let hooks = plan.hooks.take();
+        let mut mounted = false;
+        let started = container.process.await_program(&plan, &socket, &mut || {
+            mounted = true;
+            hooks.as_ref().map_or(Ok(()), |hooks| hooks.mounted(created.pid, &socket))
+        });
+        mounted |= started.is_ok();
+        let started = started.and_then(|()| hooks.as_ref().map_or(Ok(()), |hooks| hooks.started(created.pid)));
+        container.poststop = hooks.filter(|_| mounted).map(Hooks::at_the_end);
+        started?;
         Ok(container)
     }
 
@@ -168,10 +180,18 @@ impl Container {
 
 impl Process {
     /// Hears what the child tells until it is the program.
-    pub(crate) fn await_program(&mut self, plan: &Plan, socket: &ParentEnd) -> Result<(), Error> {
+    ///
+    /// With hooks it waits in between, as soon as all is `mounted`.
+    pub(crate) fn await_program(
+        &mut self,
+        plan: &Plan,
+        socket: &ParentEnd,
+        mounted: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut ready = false;
         loop {
             match socket.next().map_err(Error::call("recvmsg", "the container's process"))? {
+                Message::Mounted => mounted()?,
                 Message::Ready => ready = true,
                 Message::Terminal(master) => self.terminal = Some(master),
                 Message::Note { step } => self.notes.push(note(plan, step)),
@@ -222,6 +242,9 @@ fn doing(plan: &Plan, step: usize) -> String {
 }
 
 fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
+    if let Some(Step::Hook(hook, _)) = plan.steps.get(step) {
+        return hook.failure(&what, errno, "");
+    }
     if errno == 0 {
         return Error::Refused { doing: doing(plan, step), why: what };
     }

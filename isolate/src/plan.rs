@@ -17,6 +17,7 @@
 //! | cgroup namespace | after the parent put this process into its group, before the group is shown |
 //! | mounts, in order | |
 //! | devices, links, terminal | in the /dev just mounted |
+//! | hooks: the parent's, createContainer | with all mounts there, and the root still to be written |
 //! | kernel parameters | before /proc/sys is read-only |
 //! | working directory made | before the root is read-only |
 //! | read-only and masked paths | over what the mounts brought |
@@ -30,6 +31,7 @@
 //! | filter, without no_new_privs | needs `CAP_SYS_ADMIN` |
 //! | ids, then capabilities | changing ids empties the sets |
 //! | no_new_privs, then the filter | as late as possible: the filter need not allow what comes before |
+//! | startContainer hooks | as who the program runs as; nobody looks into this process, which has nothing open any more |
 //! | terminal, signals, descriptors | the last, next to exec |
 
 mod process;
@@ -48,6 +50,7 @@ use crate::cgroup::Layout;
 use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
+use crate::hook::{self, Hooks};
 use crate::idmap::{self, IdMaps};
 use crate::label;
 use crate::landlock;
@@ -62,7 +65,7 @@ use crate::sys::process::CommandLine;
 use crate::sysctl;
 
 pub(crate) use process::Program;
-pub(crate) use step::{Identity, Step};
+pub(crate) use step::{Identity, Stage, Step};
 
 /// How a container is made, apart from its configuration.
 #[derive(Clone, Debug)]
@@ -99,6 +102,7 @@ pub(crate) struct Plan {
     pub(crate) slots: usize,
     /// Those of them that the parent makes.
     pub(crate) mapped: Vec<Mapped>,
+    pub(crate) hooks: Option<Hooks>,
     pub(crate) filter: Vec<Instruction>,
     pub(crate) program: Program,
     pub(crate) oom_score_adj: Option<i32>,
@@ -122,6 +126,11 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     let mut steps = Vec::new();
     before_mounts(config, options, &namespaces, id_maps.as_ref(), &mut steps)?;
     let mapped = mounts(config, options, root, (&namespaces, id_maps.as_ref()), layout, &mut steps)?;
+    let mut hooks = hook::plan(config.spec, options)?;
+    if let Some(hooks) = hooks.as_mut().filter(|hooks| hooks.interrupt()) {
+        steps.push(Step::AwaitHooks);
+        steps.extend(hooks.container.drain(..).map(|hook| Step::Hook(hook, Stage::Creating)));
+    }
     after_mounts(config, options, proc, &namespaces, &mut steps)?;
     let landlock = landlock::plan(config.spec.annotations().as_ref())?;
     process::steps(
@@ -132,6 +141,10 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         false,
         &mut steps,
     )?;
+    if let Some(hooks) = hooks.as_mut().filter(|hooks| !hooks.start.is_empty()) {
+        steps.push(Step::HideForHooks);
+        steps.extend(hooks.start.drain(..).map(|hook| Step::Hook(hook, Stage::Created)));
+    }
     if options.init {
         steps.push(Step::Init);
     }
@@ -142,6 +155,7 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         steps,
         slots: config.spec.mounts().as_ref().map_or(0, Vec::len),
         mapped,
+        hooks,
         filter,
         program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
@@ -183,6 +197,7 @@ pub(crate) fn exec(
         steps,
         slots: 0,
         mapped: Vec::new(),
+        hooks: None,
         filter,
         program: process::program(process)?,
         // The one that joins takes it along.

@@ -26,7 +26,7 @@ pub(crate) fn check(spec: &Spec) -> Result<Config<'_>, Error> {
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     check_process(process)?;
-    refuse(spec, linux)?;
+    refuse(linux)?;
     Ok(Config { spec, process, linux, root })
 }
 
@@ -52,15 +52,9 @@ pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
     ])
 }
 
-fn refuse(spec: &Spec, linux: &Linux) -> Result<(), Error> {
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()]
-            .iter()
-            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-    });
+fn refuse(linux: &Linux) -> Result<(), Error> {
     let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
     first_asked(&[
-        (hooks, "hooks", "running programs of the host"),
         (linux.intel_rdt().is_some(), "linux.intelRdt", "a closid"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy", "a policy"),
         (linux.personality().is_some(), "linux.personality", "an execution domain"),

@@ -23,6 +23,7 @@ use super::{events, names, signal};
 use crate::image::{self, StoreArgs};
 use crate::output::print;
 use crate::run::config::{self, OfImage};
+use crate::run::hooks;
 use crate::run::identity::random_id;
 use crate::volume::attach::{Asking, Attached};
 use crate::volume::fill::Files;
@@ -187,6 +188,7 @@ fn fill<'a>(
     };
     let attached = asking.attach(&mut spec)?;
     record.settings.volumes.clone_from(&attached.used);
+    hooks::add(&mut spec, &args.options.hooks_dir)?;
     record.write_spec(&spec)?;
     Ok(attached)
 }

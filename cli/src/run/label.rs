@@ -11,12 +11,12 @@ use lamel_isolate::label::Modules;
 pub(super) struct Wish {
     /// `unconfined` too.
     pub(super) apparmor: Option<String>,
-    user: Option<String>,
-    role: Option<String>,
-    kind: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) kind: Option<String>,
     /// Of files.
-    file_kind: Option<String>,
-    level: Option<String>,
+    pub(super) file_kind: Option<String>,
+    pub(super) level: Option<String>,
 }
 
 /// Labels of SELinux.

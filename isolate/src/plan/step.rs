@@ -8,6 +8,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::caps::Sets;
 use crate::dev::Device;
+use crate::hook::Hook;
 use crate::label::Labels;
 use crate::landlock::Landlock;
 use crate::mount::{HostTree, Mount};
@@ -65,8 +66,20 @@ pub(crate) enum Step {
     NoNewPrivileges,
     TakeTerminal,
     Umask(u32),
+    /// The parent runs its hooks, and gives the states that those of the child get.
+    AwaitHooks,
+    /// From hooks of the container's, which find nothing open either.
+    HideForHooks,
+    Hook(Hook, Stage),
     Init,
     Exec,
+}
+
+/// Where a container is in its life, as a hook is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Creating,
+    Created,
 }
 
 /// Whose ids the program runs with.
@@ -108,7 +121,9 @@ impl fmt::Display for Step {
             Self::RootReadOnly => f.write_str("making the root read-only"),
             Self::Pivot | Self::Cover => f.write_str("changing the root"),
             Self::OpenRoot => f.write_str("opening the container's root"),
-            Self::Hide => f.write_str("hiding from the container"),
+            Self::AwaitHooks => f.write_str("waiting for hooks"),
+            Self::Hook(hook, _) => write!(f, "running the hook {hook}"),
+            Self::Hide | Self::HideForHooks => f.write_str("hiding from the container"),
             Self::Limit(_) => f.write_str("setting a resource limit"),
             Self::Enter(path) => write!(f, "entering the working directory {}", path.to_string_lossy()),
             Self::Bound(_) => f.write_str("bounding the capabilities"),
