@@ -161,6 +161,12 @@ impl Container {
         }
     }
 
+    /// Whether the kernel has killed one of its processes for want of memory, as far as its control group tells.
+    #[must_use]
+    pub fn was_oom_killed(&self) -> bool {
+        self.group.as_ref().and_then(|group| group.oom_kills()).is_some_and(|kills| kills > 0)
+    }
+
     /// The master of the container's terminal, if its configuration asks for one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.process.take_terminal()

@@ -8,8 +8,8 @@ use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 
 use super::{
-    CgroupError, Directory, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep, throttles,
-    weights, write,
+    CgroupError, Directory, Setting, Throttled, below, counter, devices, pids_limit, refuse_unsupported, sweep,
+    throttles, weights, write,
 };
 
 /// One mounted hierarchy.
@@ -163,6 +163,10 @@ impl super::Group for Groups {
             advice: "",
         })?;
         freezer.write("freezer.state", if frozen { "FROZEN" } else { "THAWED" })
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        counter(&self.directory("memory")?.path.join("memory.oom_control"), "oom_kill")
     }
 
     fn remove(&mut self) {

@@ -100,6 +100,10 @@ impl Monitor {
         for stream in [Stream::Out, Stream::Err] {
             while self.pass_on(&mut run.streams, stream) {}
         }
+        self.state.oom_killed = run.container.was_oom_killed();
+        if self.state.oom_killed {
+            self.tell_event("oom", &[]);
+        }
         drop(run);
         (self.kill_at, self.settled_at, self.checks) = (None, None, None);
         self.state.exit_code = code;
@@ -108,6 +112,9 @@ impl Monitor {
         self.state.networks.clear();
         self.state.ports.clear();
         self.tell_event("die", &[("exitCode", code.to_string())]);
+        if std::mem::take(&mut self.stopping) {
+            self.tell_event("stop", &[]);
+        }
         if self.again {
             // Who asked for an end has had it.
             self.dismiss_waiting(code);

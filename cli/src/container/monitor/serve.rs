@@ -51,6 +51,8 @@ pub(super) struct Monitor {
     pub(super) started: Instant,
     /// When it gets SIGKILL.
     pub(super) kill_at: Option<Instant>,
+    /// A command has asked it to end, and hears of the end by an event.
+    pub(super) stopping: bool,
     /// When it is started again.
     pub(super) start_at: Option<Instant>,
     /// It is started again as soon as it has ended.
@@ -109,6 +111,7 @@ impl Monitor {
             run: None,
             started: Instant::now(),
             kill_at: None,
+            stopping: false,
             start_at: None,
             again: false,
             backoff: Self::first_wait(),
@@ -405,6 +408,8 @@ impl Monitor {
         if let Err(errno) = run.container.signal(signal) {
             tracing::warn!("signal {signal}: {errno}");
         }
+        self.stopping = true;
+        self.tell_event("kill", &[("signal", signal.to_string())]);
         let at = Instant::now() + Duration::from_secs(seconds.into());
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
         self.thaw();
@@ -418,6 +423,7 @@ impl Monitor {
         {
             tracing::error!("SIGKILL: {errno}");
         }
+        self.tell_event("kill", &[("signal", KILL.to_string())]);
         self.thaw();
     }
 
