@@ -25,6 +25,7 @@ use crate::output::print;
 use crate::run::config::{self, OfImage};
 use crate::run::hooks;
 use crate::run::identity::random_id;
+use crate::run::limits::bytes;
 use crate::volume::attach::{Asking, Attached};
 use crate::volume::fill::Files;
 
@@ -70,6 +71,9 @@ pub(crate) struct ContainerArgs {
     /// Where its output is kept
     #[arg(long, value_name = "DRIVER", default_value = "k8s-file")]
     log_driver: LogDriver,
+    /// max-size=SIZE: a log that would be larger is begun anew
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
     /// When to pull the image
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: Pull,
@@ -140,8 +144,11 @@ pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     let settings = settings(args, found.as_ref().map(|(_, image)| image), words, &id)?;
     let of_image = found.as_ref().map(|(_, image)| of_image(&image.config.config)).unwrap_or_default();
     let mut draft = containers.draft(settings)?;
+    // Until everybody sees which ids it has.
+    let ids = if args.options.identity.finds_own() { Some(containers.lock_ids()?) } else { None };
     let attached = fill(&mut draft, args, words, (&of_image, found.as_ref()), &containers)?;
     let (record, hold) = draft.publish()?;
+    drop(ids);
     attached.keep();
     if let Some(file) = cidfile {
         file.fill(record.id())?;
@@ -275,6 +282,7 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         restart: args.restart,
         health: health::of(&args.health, config)?,
         log_driver: args.log_driver,
+        log_size: log_size(&args.log_opt)?,
         auto_remove: args.rm,
         init: options.init,
         tty: options.tty,
@@ -283,6 +291,21 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         privileged: options.security.privileged,
         pivot: !options.no_pivot,
     })
+}
+
+/// What `--log-opt` says.
+fn log_size(options: &[String]) -> Result<Option<u64>> {
+    let mut size = None;
+    for option in options {
+        let shown = || format!("--log-opt {option}");
+        match option.split_once('=') {
+            // As podman has it for no limit.
+            Some(("max-size", "-1")) => size = None,
+            Some(("max-size", text)) => size = Some(bytes(text).with_context(shown)?).filter(|size| *size > 0),
+            _ => bail!("{}: not supported; there is max-size=SIZE", shown()),
+        }
+    }
+    Ok(size)
 }
 
 /// The directory by its real name, for no part of it may be a link; but if it is one itself, that is left to be refused.

@@ -240,7 +240,10 @@ fn host_config(settings: &Settings, spec: &Spec) -> Value {
         "PortBindings": bindings,
         "RestartPolicy": { "Name": settings.restart.name(), "MaximumRetryCount": settings.restart.most() },
         "AutoRemove": settings.auto_remove,
-        "LogConfig": { "Type": if settings.log_driver == super::settings::LogDriver::None { "none" } else { "k8s-file" } },
+        "LogConfig": {
+            "Type": if settings.log_driver == super::settings::LogDriver::None { "none" } else { "k8s-file" },
+            "Config": settings.log_size.map_or_else(|| json!({}), |size| json!({ "max-size": size.to_string() })),
+        },
         "Privileged": settings.privileged,
         "ReadonlyRootfs": spec.root().as_ref().and_then(lamel_isolate::oci::Root::readonly).unwrap_or(false),
         "Init": settings.init,

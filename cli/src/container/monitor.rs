@@ -17,16 +17,18 @@ mod stdio;
 pub(crate) mod union;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lamel_image::store::{Image, Store};
 use lamel_isolate::attach::Signals;
 use lamel_isolate::idmap::{give, mapping};
-use lamel_isolate::oci::{LinuxIdMapping, Spec};
+use lamel_isolate::oci::{LinuxIdMapping, Mount, Spec};
 use lamel_isolate::{Options, seccomp};
 use lamel_unionfs::mount::{Side, Starting, daemonize};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::log::Log;
@@ -103,8 +105,8 @@ fn pair() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
 enum Parting {
     /// A directory needs no mount.
     None,
-    /// A mount namespace.
-    Mounts,
+    /// A mount namespace, from which mounts below these places go to the host as they come from there.
+    Mounts { shared: Vec<PathBuf> },
     /// A user namespace with a mount namespace, for who may not mount outside.
     User { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
 }
@@ -118,16 +120,24 @@ impl Parting {
         let maps = linux.and_then(|linux| Some((linux.uid_mappings().clone()?, linux.gid_mappings().clone()?)));
         match maps.filter(|_| !rustix::process::geteuid().is_root()) {
             Some((uids, gids)) => Self::User { uids, gids },
-            None => Self::Mounts,
+            None => Self::Mounts { shared: shared(spec) },
         }
     }
 
     /// Parts this process; the caller on the other side of `line` gives the maps.
     fn perform(&self, line: &OwnedFd) -> Result<()> {
         use nix::sched::{CloneFlags, unshare};
+        let mut peers = Vec::new();
         match self {
             Self::None => return Ok(()),
-            Self::Mounts => unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?,
+            Self::Mounts { shared } => {
+                unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+                for place in shared {
+                    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                    let tree = rustix::mount::open_tree(CWD, place, flags | OpenTreeFlags::AT_RECURSIVE);
+                    peers.push((place, tree.with_context(|| place.display().to_string())?));
+                }
+            }
             Self::User { uids, gids } => {
                 unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
                     .context("a user namespace (sysctl user.max_user_namespaces, or the host's policy)")?;
@@ -139,8 +149,23 @@ impl Parting {
         }
         // What the host mounts and unmounts is so in here too, and nothing of here is outside.
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .context("parting the mounts from the host's")
+            .context("parting the mounts from the host's")?;
+        for (place, tree) in peers {
+            rustix::mount::move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .with_context(|| place.display().to_string())?;
+        }
+        Ok(())
     }
+}
+
+/// The sources of mounts that share what is mounted on them with the host.
+fn shared(spec: &Spec) -> Vec<PathBuf> {
+    let is_shared = |mount: &&Mount| mount.options().iter().flatten().any(|o| o == "shared" || o == "rshared");
+    let mut places: Vec<PathBuf> =
+        spec.mounts().iter().flatten().filter(is_shared).filter_map(|mount| mount.source().clone()).collect();
+    places.sort();
+    places.dedup();
+    places
 }
 
 /// Who makes files in others' names has to come back to root: only root has all capabilities when it comes back.
@@ -227,7 +252,8 @@ fn begin(
         // Before the namespaces: what is made here belongs to who called.
         let listener = control::listen(&record)?;
         let log = match record.settings.log_driver {
-            LogDriver::K8sFile => Log::open(&record.log()).with_context(|| record.log().display().to_string())?,
+            LogDriver::K8sFile => Log::open(&record.log(), record.settings.log_size)
+                .with_context(|| record.log().display().to_string())?,
             LogDriver::None => Log::none(),
         };
         parting.perform(&line)?;

@@ -52,6 +52,9 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let maps = args.identity.maps()?;
     let privileges = args.security.resolve()?;
     let mut resources = args.limits.resources()?;
+    if maps.is_some() && args.security.has_device_rules() {
+        bail!("--device-cgroup-rule: no device can be made in a user namespace; give it by --device");
+    }
     if maps.is_none() {
         resources.set_devices(Some(privileges.device_rules.clone()));
     }

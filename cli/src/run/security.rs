@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
+use super::identity::is_in_user_namespace;
 use super::label::{self, Labels};
 use anyhow::{Context as _, Result, bail};
 use lamel_isolate::oci::{
@@ -91,6 +92,11 @@ struct Choices {
 }
 
 impl SecurityArgs {
+    /// Whether devices are to be used that are made inside.
+    pub(crate) fn has_device_rules(&self) -> bool {
+        !self.device_cgroup_rule.is_empty()
+    }
+
     pub(crate) fn resolve(&self) -> Result<Privileges> {
         let choices = choices(&self.security_opt)?;
         let names = self.capabilities(&caps::available())?;
@@ -283,7 +289,7 @@ fn named_devices(text: &str) -> Result<(Vec<LinuxDevice>, String)> {
         bail!("{inside} must be absolute");
     }
     let (host, inside) = (fs::canonicalize(host)?, Path::new(inside));
-    if !rustix::process::geteuid().is_root() && host != inside {
+    if (!rustix::process::geteuid().is_root() || is_in_user_namespace()) && host != inside {
         bail!("a plain user's container can have a device under its own path alone");
     }
     if !host.is_dir() {
