@@ -63,6 +63,10 @@ pub(crate) struct Labels {
 
 /// The labels of a process, if it is to have any.
 pub(crate) fn plan(process: &Process) -> Result<Option<Labels>, Error> {
+    if named(process.apparmor_profile()).is_none() && named(process.selinux_label()).is_none() {
+        // Nobody is asked for what most do without.
+        return Ok(None);
+    }
     let (apparmor, selinux) = check(process, Modules::detect())?;
     if apparmor.is_none() && selinux.is_none() {
         return Ok(None);
@@ -89,15 +93,15 @@ fn check(process: &Process, modules: Modules) -> Result<(Option<CString>, Option
 
 /// The parameter of a new filesystem that gives its files a label.
 pub(crate) fn of_mounts(label: Option<&String>) -> Result<Option<CString>, Error> {
-    check_mounts(label, Modules::detect())
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(None) };
+    check_mounts(label, Modules::detect()).map(Some)
 }
 
-fn check_mounts(label: Option<&String>, modules: Modules) -> Result<Option<CString>, Error> {
-    match label.filter(|label| !label.is_empty()) {
-        Some(_) if !modules.selinux => Err(missing("SELinux", "linux.mountLabel")),
-        Some(label) => c_string("linux.mountLabel", label.as_bytes()).map(Some),
-        None => Ok(None),
+fn check_mounts(label: &str, modules: Modules) -> Result<CString, Error> {
+    if !modules.selinux {
+        return Err(missing("SELinux", "linux.mountLabel"));
     }
+    c_string("linux.mountLabel", label.as_bytes())
 }
 
 /// Whether files of a filesystem of this type take the label of their mount.
@@ -184,8 +188,8 @@ mod tests {
         }
         assert_eq!(check(&process("unconfined", ""), NONE).unwrap(), (None, None));
         assert_eq!(check(&process("unconfined", ""), ALL).unwrap().0.as_deref(), Some(c"exec unconfined"));
-        assert!(check_mounts(Some(&"l".to_owned()), NONE).is_err() && check_mounts(None, NONE).unwrap().is_none());
-        assert_eq!(check_mounts(Some(&"l".to_owned()), ALL).unwrap().as_deref(), Some(c"l"));
+        assert!(check_mounts("l", NONE).is_err() && of_mounts(None).unwrap().is_none());
+        assert_eq!(check_mounts("l", ALL).unwrap().as_c_str(), c"l");
         assert!(is_labelled(c"tmpfs") && is_labelled(c"devpts") && !is_labelled(c"proc"));
     }
 

@@ -25,16 +25,16 @@ fn a_stop_is_told_as_docker_tells_it() {
         house.ok(&["run", "-d", "--name", "deaf", "--stop-timeout", "1", "bb", "sleep", "1000"]);
         house.ok(&["stop", "deaf"]);
         assert_eq!(events(&house, "deaf"), ["create", "start", "kill 15", "kill 9", "die 137", "stop"], "{who:?}");
-        house.ok(&["run", "-d", "--init", "--name", "c", "bb", "sleep", "1000"]);
-        house.ok(&["restart", "c"]);
-        house.ok(&["kill", "c"]);
-        house.eventually("it has ended", || house.state("c") == "exited 137");
+        house.ok(&["run", "-d", "--init", "--name", "lively", "bb", "sleep", "1000"]);
+        house.ok(&["restart", "lively"]);
+        house.ok(&["kill", "lively"]);
+        house.eventually("it has ended", || house.state("lively") == "exited 137");
         let wanted = ["create", "start", "kill 15", "die 143", "stop", "start", "restart", "kill 9", "die 137"];
-        assert_eq!(events(&house, "c"), wanted, "{who:?}");
+        assert_eq!(events(&house, "lively"), wanted, "{who:?}");
         // One that does not run is not stopped again.
-        house.ok(&["stop", "c"]);
-        assert_eq!(events(&house, "c").len(), wanted.len());
-        house.ok(&["rm", "deaf", "c"]);
+        house.ok(&["stop", "lively"]);
+        assert_eq!(events(&house, "lively").len(), wanted.len());
+        house.ok(&["rm", "deaf", "lively"]);
         house.assert_empty();
     }
 }
@@ -45,13 +45,13 @@ fn who_was_killed_for_memory_is_told() {
     let house = House::new(Who::Root);
     let limit = ["-m", "16m", "--memory-swap", "16m"];
     let eat = "head -c 64m /dev/zero | tail -c 60m > /dev/null";
-    house.lamel(&[&["run", "--name", "c"][..], &limit, &["bb", "sh", "-c", &format!("{eat}; exit 5")]].concat());
-    assert_eq!(house.inspect("c", ".State.OOMKilled"), "true");
-    let told = events(&house, "c");
+    house.lamel(&[&["run", "--name", "hungry"][..], &limit, &["bb", "sh", "-c", &format!("{eat}; exit 5")]].concat());
+    assert_eq!(house.inspect("hungry", ".State.OOMKilled"), "true");
+    let told = events(&house, "hungry");
     assert_eq!(told[2..], ["oom", "die 5"], "{told:?}");
-    house.ok(&[&["run", "--name", "d"][..], &limit, &["bb", "true"]].concat());
-    assert_eq!(house.inspect("d", ".State.OOMKilled"), "false");
-    house.ok(&["rm", "c", "d"]);
+    house.ok(&[&["run", "--name", "calm"][..], &limit, &["bb", "true"]].concat());
+    assert_eq!(house.inspect("calm", ".State.OOMKilled"), "false");
+    house.ok(&["rm", "hungry", "calm"]);
     house.assert_empty();
 }
 
@@ -112,7 +112,7 @@ fn ids_of_their_own_are_nobody_else_s_also_at_once() {
     assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= 65536), "{starts:?}");
 }
 
-/// A monitor that is killed leaves what a boot leaves.
+/// A monitor that was ended leaves what a boot leaves.
 #[test]
 fn containers_are_started_again_after_a_boot() {
     for who in EVERYBODY {
@@ -122,11 +122,12 @@ fn containers_are_started_again_after_a_boot() {
         {
             house.ok(&["run", "-d", "--init", "--name", name, "--restart", policy, "bb", "sleep", "1000"]);
         }
-        house.ok(&["create", "--name", "new", "--restart", "unless-stopped", "bb", "true"]);
+        house.ok(&["create", "--name", "new", "--restart", "unless-stopped", "--init", "bb", "sleep", "1000"]);
         house.ok(&["stop", "s", "as"]);
-        for name in ["a", "u", "n"] {
-            sh(&format!("kill -9 {}", house.inspect(name, ".State.MonitorPid")));
-            house.eventually("it has ended", || house.state(name) == "exited 137");
+        // Who is told to end, as at a shutdown, or killed, was not stopped.
+        for (name, signal, code) in [("a", "TERM", 143), ("u", "TERM", 143), ("n", "KILL", 137)] {
+            sh(&format!("kill -s {signal} {}", house.inspect(name, ".State.MonitorPid")));
+            house.eventually("it has ended", || house.state(name) == format!("exited {code}"));
         }
         let names = |filter: &str| {
             let said = house.ok(&["ps", "-a", "--filter", filter, "--format", "{{.Names}}"]);
@@ -141,7 +142,7 @@ fn containers_are_started_again_after_a_boot() {
         assert_eq!(started.lines().count(), 1, "{started}");
         assert_eq!(names("status=running"), set(&["a", "as", "u"]), "{who:?}");
         house.ok(&["start", "--all"]);
-        assert_eq!(names("status=running"), set(&["a", "as", "n", "s", "u"]), "{who:?}");
+        assert_eq!(names("status=running"), set(&["a", "as", "n", "new", "s", "u"]), "{who:?}");
         assert!(house.fails(2, &["start"]).contains("CONTAINER"));
         house.fails(2, &["start", "--all", "a"]);
         assert!(house.fails(2, &["start", "--filter", "restart-policy=often"]).contains("often"));
@@ -228,6 +229,51 @@ fn the_root_of_a_user_namespace_has_containers() {
             let out = nested(&["run", "--rm", "-m", "64m", "--rootfs", &root, "true"]);
             assert_eq!(out.status.code(), Some(125), "{}", out.stderr);
             assert!(out.stderr.contains("leave the limit out"), "{}", out.stderr);
+        }
+        house.assert_empty();
+    }
+}
+
+/// What the tests of the isolator show over a directory.
+#[test]
+fn hooks_landlock_and_owners_over_an_image() {
+    for who in EVERYBODY {
+        let house = House::new(who);
+        let hooks = house.ground.scratch.dir("hooks");
+        sh(&format!("chmod 777 {}", hooks.display()));
+        let stages = ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+        for stage in stages {
+            let log = if stage == "startContainer" { "/tmp/log".into() } else { hooks.join("log") };
+            let text = format!(
+                r#"{{"version": "1.0.0", "hook": {{"path": "/bin/sh", "args": ["sh", "-c", "echo {stage} >> {}"]}},
+                    "when": {{"always": true}}, "stages": ["{stage}"]}}"#,
+                log.display()
+            );
+            fs::write(hooks.join(format!("{stage}.json")), text).unwrap();
+        }
+        let profile = hooks.join("profile");
+        let rule = r#"{"allowedAccess":["make_dir"],"paths":["/tmp"]}"#;
+        let text = format!(r#"{{"ruleset":{{"handledAccessFS":["make_dir"]}},"rules":{{"pathBeneath":[{rule}]}}}}"#);
+        fs::write(&profile, text).unwrap();
+        let (dir, option) = (hooks.display().to_string(), format!("landlock={}", profile.display()));
+        let script = "cat /tmp/log; mkdir /tmp/a && mkdir /b 2> /dev/null; ls -d /tmp/a /b 2> /dev/null; true";
+        let options = ["run", "--name", "c", "--hooks-dir", &dir, "--security-opt", &option];
+        let said = house.ok(&[&options[..], &["bb", "sh", "-c", script]].concat());
+        assert_eq!(said, "startContainer\n/tmp/a", "{who:?}");
+        // Each time that it runs.
+        house.ok(&["start", "-a", "c"]);
+        let log = fs::read_to_string(hooks.join("log")).unwrap();
+        let outside = [stages[0], stages[1], stages[3], stages[4]];
+        assert_eq!(log.lines().collect::<Vec<_>>(), [outside, outside].concat(), "{who:?}");
+        house.ok(&["rm", "c"]);
+        let owned = house.ground.dir("owned");
+        let volume = format!("{}:/x:idmap", owned.display());
+        let words = ["run", "--rm", "-v", &volume, "bb", "stat", "-c", "%u", "/x"];
+        if who == Who::Root {
+            let auto = [&words[..2], &["--userns", "auto"], &words[2..]].concat();
+            assert_eq!(house.ok(&auto), "0");
+        } else {
+            assert!(house.fails(125, &words).contains("only the host's root"));
         }
         house.assert_empty();
     }

@@ -150,7 +150,9 @@ impl<'b> Asking<'_, 'b> {
                 let read_only = read_only || options.iter().any(|option| option == "rro" || option == "ro");
                 let kept = |option: &&String| !["ro", "rro", "rw"].contains(&option.as_str());
                 let more: Vec<&str> = options.iter().filter(kept).map(String::as_str).collect();
-                binds.push(bind(&source, place, read_only, &more)?);
+                let mut taken = bind(&source, place, read_only, &more)?;
+                taken.set_uid_mappings(mount.uid_mappings().clone()).set_gid_mappings(mount.gid_mappings().clone());
+                binds.push(taken);
             }
         }
         Ok(())

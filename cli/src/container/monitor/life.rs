@@ -134,7 +134,7 @@ impl Monitor {
 
     fn is_to_restart(&self, code: i32) -> bool {
         match self.record.settings.restart {
-            _ if self.state.stopped => false,
+            _ if self.state.stopped || self.ending => false,
             Restart::No => false,
             Restart::OnFailure(most) => code != 0 && (most == 0 || self.state.restarts < most),
             Restart::Always | Restart::UnlessStopped => true,

@@ -53,6 +53,8 @@ pub(super) struct Monitor {
     pub(super) kill_at: Option<Instant>,
     /// A command has asked it to end, and hears of the end by an event.
     pub(super) stopping: bool,
+    /// This process was told to end, and so was its container: that is no command to stop it, and no boot respects it.
+    pub(super) ending: bool,
     /// When it is started again.
     pub(super) start_at: Option<Instant>,
     /// It is started again as soon as it has ended.
@@ -112,6 +114,7 @@ impl Monitor {
             started: Instant::now(),
             kill_at: None,
             stopping: false,
+            ending: false,
             start_at: None,
             again: false,
             backoff: Self::first_wait(),
@@ -277,7 +280,10 @@ impl Monitor {
         while let Ok(Some(number)) = self.signals.next() {
             match Signal::from_named_raw(number) {
                 // Who ends the monitor means the container.
-                Some(Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT) => drop(self.stop(None)),
+                Some(Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT) => {
+                    self.ending = true;
+                    self.stop(None);
+                }
                 _ => tracing::debug!("signal {number}"),
             }
         }
@@ -398,7 +404,9 @@ impl Monitor {
 
     /// Begins to stop the container. `false`: it does not run, and will not.
     fn stop(&mut self, seconds: Option<u32>) -> bool {
-        self.state.stopped = !self.again;
+        if !self.ending {
+            self.state.stopped = !self.again;
+        }
         let Some(run) = &self.run else {
             self.start_at = None;
             return false;
