@@ -9,6 +9,8 @@ mod create;
 #[path = "isolate/kit.rs"]
 #[allow(dead_code, reason = "made for the tests of the isolator, of which these use a part")]
 mod ground;
+#[path = "containers/host.rs"]
+mod host;
 #[path = "containers/house.rs"]
 mod house;
 #[path = "containers/interactive.rs"]

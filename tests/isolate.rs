@@ -6,14 +6,20 @@ mod common;
 
 #[path = "isolate/document.rs"]
 mod document;
+#[path = "isolate/hooks.rs"]
+mod hooks;
 #[path = "isolate/hostile.rs"]
 mod hostile;
 #[path = "isolate/kit.rs"]
 mod kit;
+#[path = "isolate/landlock.rs"]
+mod landlock;
 #[path = "isolate/library.rs"]
 mod library;
 #[path = "isolate/lifecycle.rs"]
 mod lifecycle;
+#[path = "isolate/mounts.rs"]
+mod mounts;
 #[path = "isolate/peer.rs"]
 mod peer;
 #[path = "isolate/run.rs"]

@@ -2,7 +2,10 @@
 
 pub(crate) mod config;
 pub(crate) mod environment;
+pub(crate) mod hooks;
 pub(crate) mod identity;
+mod idmap;
+mod label;
 pub(crate) mod limits;
 pub(crate) mod security;
 pub(crate) mod volume;
@@ -50,6 +53,9 @@ pub(crate) struct Args {
     /// Host name inside [default: made up]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// Run the hooks that the files of this directory have for such a container (oci-hooks(5)); a later one goes first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hooks_dir: Vec<PathBuf>,
     /// Cover the old root instead of leaving it, where the root filesystem is an initramfs
     #[arg(long)]
     pub(crate) no_pivot: bool,

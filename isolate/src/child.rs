@@ -10,7 +10,8 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Called as _, Fault};
-use crate::plan::{Identity, Plan, Step};
+use crate::hook::Hooks;
+use crate::plan::{Identity, Plan, Stage, Step};
 use crate::rootfs::Inside;
 use crate::sync::ChildEnd;
 use crate::sys::process::{self, Cloned};
@@ -32,6 +33,8 @@ pub(crate) struct State<'a> {
     /// The empty directory that masks others.
     pub(crate) empty: Option<OwnedFd>,
     pub(crate) terminal: Option<OwnedFd>,
+    /// What hooks read: of a container that is being created, and of one that is.
+    hook_states: Option<[OwnedFd; 2]>,
     /// The working directory was not for the container's root to enter.
     closed_directory: bool,
 }
@@ -62,6 +65,7 @@ pub(crate) fn run(plan: &Plan, socket: &ChildEnd, sources: &mut [Option<OwnedFd>
         sources,
         empty: None,
         terminal: None,
+        hook_states: None,
         closed_directory: false,
     };
     let Err(fault) = perform_all(&mut state);
@@ -150,6 +154,17 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::Cover => rootfs::cover(state),
         Step::OpenRoot => rootfs::open_entered(state),
         Step::Hide => process::hide().called("prctl PR_SET_DUMPABLE"),
+        Step::AwaitHooks => {
+            state.hook_states = Some(state.socket.await_states().called("recvmsg")?);
+            Ok(())
+        }
+        Step::HideForHooks => hide_for_hooks(state),
+        Step::Hook(hook, stage) => {
+            let (hooks, states) = hook_files(state)?;
+            let [creating, created] = states;
+            let file = if *stage == Stage::Creating { creating } else { created };
+            hook.run_inside(file.as_fd(), hooks.null.as_fd())
+        }
         Step::Limit(limit) => limit.perform(),
         Step::Enter(path) => match enter(path) {
             Err(Fault { errno: libc::EACCES, .. }) => {
@@ -159,6 +174,8 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
             entered => entered,
         },
         Step::Bound(sets) => caps::bound(*sets),
+        Step::Label(labels) => labels.perform(),
+        Step::Landlock(landlock) => landlock.perform(state),
         Step::Filter => bpf::load_filter(&plan.filter, 0).called("seccomp"),
         Step::Identity(identity) => become_user(identity, joins_user(plan)),
         Step::Capabilities(sets) => {
@@ -179,6 +196,19 @@ fn perform(step: &Step, state: &mut State<'_>) -> Result<(), Fault> {
         Step::Init => init::fork(plan.command_line, process::close_all).called("clone"),
         Step::Exec => start(state),
     }
+}
+
+/// What hooks get, from the plan and from the parent.
+fn hook_files<'a>(state: &'a State<'_>) -> Result<(&'a Hooks, &'a [OwnedFd; 2]), Fault> {
+    let missing = Fault::refused("no state for hooks");
+    Ok((state.plan.hooks.as_ref().ok_or(missing)?, state.hook_states.as_ref().ok_or(missing)?))
+}
+
+fn hide_for_hooks(state: &State<'_>) -> Result<(), Fault> {
+    process::hide().called("prctl PR_SET_DUMPABLE")?;
+    let (hooks, [creating, created]) = hook_files(state)?;
+    let kept = [state.socket.fd(), hooks.null.as_fd(), creating.as_fd(), created.as_fd()];
+    process::close_others(kept, state.plan.preserved).called("close_range")
 }
 
 fn make_directory(path: &Inside, state: &State<'_>) -> Result<(), Fault> {

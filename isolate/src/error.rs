@@ -111,6 +111,14 @@ pub enum Error {
     /// Nothing can be started in a container whose processes are stopped.
     #[error("the container is paused, unpause it before exec")]
     Paused,
+    /// A hook of the configuration failed.
+    #[error("hook {path}: {why}")]
+    Hook {
+        /// The program.
+        path: String,
+        /// Its exit status, and what it said.
+        why: String,
+    },
     /// A file in the container's root cannot be read.
     #[error("{path} in the container's root: {why}", path = .path.display())]
     RootFile {

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | the one that joins | how likely it is killed | while `/proc/self` is its own to write: who hides has none |
 //! | | control groups of version 1, but for that of numbers of processes | who enters by himself is not waited for |
+//! | | labels of security modules | the same; the new process inherits what its program is to run under |
 //! | | standard streams; all else is closed later | the program's own, set once |
 //! | | lamel's own command line is overwritten | the kernel shows it to everybody who sees the process |
 //! | | it hides (is not dumpable) | before anybody of the container can reach it; without that, who is root there reads its memory and opens its descriptors (CVE-2016-9962) |
@@ -45,6 +46,7 @@ pub use check::{Checked, check};
 use crate::cgroup::{self, Doors};
 use crate::error::{Called as _, Error, Fault};
 use crate::idmap::IdMaps;
+use crate::label::{self, Labels};
 use crate::plan;
 use crate::process::Process;
 use crate::seccomp::Cache;
@@ -218,7 +220,7 @@ impl Target {
     }
 
     /// Starts a process in the container: `process` is the process's own configuration, `spec` the container's, of which
-    /// it gets the system call filter. On return the program runs.
+    /// it gets the system call filter and what Landlock allows. On return the program runs.
     ///
     /// # Errors
     /// [`Error`] names the step; nothing is left behind.
@@ -236,18 +238,18 @@ impl Target {
                 .oom_score_adj()
                 .map(|score| plan::c_string("process.oomScoreAdj", score.to_string().as_bytes()))
                 .transpose()?,
+            labels: label::plan(process)?,
             streams,
             preserved,
             command_line: CommandLine::find(),
             doors: cgroup::doors(first)?,
         };
-        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let keyring = keyring.then_some(name.as_str());
-        let plan = plan::exec(process, seccomp, cache.as_ref(), keyring, &self.maps, entry, ends_with_parent)?;
+        let plan = plan::exec(spec, process, cache.as_ref(), keyring, &self.maps, entry, ends_with_parent)?;
         let (socket, mut started) = parent::clone(&plan)?;
         let prepared = cgroup::follow(first, started.id()).map_err(Error::from);
         match prepared.and_then(|()| socket.go().map_err(Error::call("sendmsg", "the new process"))) {
-            Ok(()) => started.await_program(&plan, &socket)?,
+            Ok(()) => started.await_program(&plan, &socket, &mut || Ok(()))?,
             Err(error) => return Err(started.earlier(&plan, &socket).unwrap_or(error)),
         }
         Ok(started)
@@ -296,6 +298,7 @@ pub(crate) struct Entry {
     target: OwnedFd,
     kinds: Kinds,
     oom_score_adj: Option<CString>,
+    labels: Option<Labels>,
     streams: [Option<OwnedFd>; 3],
     pub(crate) preserved: u32,
     command_line: Option<CommandLine>,
@@ -315,6 +318,9 @@ impl Entry {
             rustix::io::write(&file, score.to_bytes()).called("write oom_score_adj")?;
         }
         self.doors.enter().called("write tasks")?;
+        if let Some(labels) = &self.labels {
+            labels.perform()?;
+        }
         let [stdin, stdout, stderr] = &self.streams;
         if let Some(stream) = stdin {
             rustix::stdio::dup2_stdin(stream).called("dup2")?;
@@ -329,7 +335,7 @@ impl Entry {
             command_line.replace(b"lamel-exec");
         }
         enter(self.target.as_fd(), self.kinds)?;
-        process::close_others(socket, self.preserved).called("close_range")
+        process::close_others([socket], self.preserved).called("close_range")
     }
 }
 

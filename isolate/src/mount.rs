@@ -16,6 +16,8 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use crate::child::State;
 use crate::error::{Called as _, Error, Fault};
+use crate::label;
+use crate::mapped::Wish;
 use crate::rootfs::{self, Inside, Links};
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -117,12 +119,16 @@ pub(crate) struct HostTree {
 pub(crate) struct Planned {
     pub(crate) mount: Mount,
     pub(crate) host: Option<HostTree>,
+    /// What it says of the owners of its files.
+    pub(crate) owners: Option<Wish>,
 }
 
 /// What the options of a mount say.
 #[derive(Debug, Default)]
 struct Options {
     bind: Option<bool>,
+    /// `idmap`, or `ridmap` for the whole tree.
+    idmap: Option<bool>,
     attributes: Attributes,
     recursive: Attributes,
     data: Vec<(CString, Option<CString>)>,
@@ -155,7 +161,9 @@ impl Options {
                 "bind" => self.bind = Some(false),
                 "rbind" => self.bind = Some(true),
                 "defaults" | "async" | "loud" | "norelatime" | "nostrictatime" | "nomand" | "noiversion" => {}
-                "idmap" | "ridmap" | "tmpcopyup" | "remount" | "copy-symlink" => {
+                "idmap" => self.idmap = Some(false),
+                "ridmap" => self.idmap = Some(true),
+                "tmpcopyup" | "remount" | "copy-symlink" => {
                     return Err(Error::unsupported(field, format!("the mount option {option}")));
                 }
                 _ => self.data.push(parameter(field, option)?),
@@ -188,11 +196,17 @@ fn parameter(field: &str, option: &str) -> Result<(CString, Option<CString>), Er
 }
 
 /// Reads the mounts of a configuration, in order. `cgroup` mounts are left to [`crate::cgroup`].
-pub(crate) fn plan(mounts: &[SpecMount], bundle: &Path) -> Result<Vec<Planned>, Error> {
+///
+/// New filesystems get `label`, a context of SELinux, for their files.
+pub(crate) fn plan(mounts: &[SpecMount], bundle: &Path, label: Option<&CStr>) -> Result<Vec<Planned>, Error> {
     let mut planned = Vec::with_capacity(mounts.len());
     for (at, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{at}] ({})", mount.destination().display());
-        planned.push(plan_one(&field, mount, bundle, at)?);
+        let mut one = plan_one(&field, mount, bundle, at)?;
+        if let (Some(label), Source::New(filesystem)) = (label, &mut one.mount.source) {
+            filesystem.label(label);
+        }
+        planned.push(one);
     }
     Ok(planned)
 }
@@ -202,10 +216,8 @@ fn plan_one(field: &str, mount: &SpecMount, bundle: &Path, slot: usize) -> Resul
     if target.is_root() {
         return Err(Error::unsupported(field, "a mount over the root"));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(Error::unsupported(field, "an idmapped mount"));
-    }
     let mut options = Options::parse(field, mount.options().as_deref().unwrap_or_default())?;
+    let owners = Wish::of(field, mount, options.idmap)?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     let recursive = options.bind.or((kind == "bind").then_some(true));
     guard_proc(field, &target, kind, recursive.is_some())?;
@@ -213,6 +225,9 @@ fn plan_one(field: &str, mount: &SpecMount, bundle: &Path, slot: usize) -> Resul
     let links =
         if recursive.is_none() && (kind != "tmpfs" || target.is(&["dev"])) { Links::Refused } else { Links::Inside };
     let Some(recursive) = recursive else {
+        if owners.is_some() {
+            return Err(Error::unsupported(field, "idmap for what is no bind mount"));
+        }
         let source = mount.source().as_deref().map_or(kind.as_bytes(), |source| source.as_os_str().as_bytes());
         options.attributes.clear = 0;
         let filesystem = Filesystem {
@@ -227,7 +242,7 @@ fn plan_one(field: &str, mount: &SpecMount, bundle: &Path, slot: usize) -> Resul
             recursive: options.recursive,
             links,
         };
-        return Ok(Planned { mount, host: None });
+        return Ok(Planned { mount, host: None, owners });
     };
     if let Some((key, _)) = options.data.first() {
         return Err(Error::invalid(field, format!("a bind mount takes no option {}", key.to_string_lossy())));
@@ -244,7 +259,7 @@ fn plan_one(field: &str, mount: &SpecMount, bundle: &Path, slot: usize) -> Resul
         recursive: options.recursive,
         links,
     };
-    Ok(Planned { mount, host: Some(host) })
+    Ok(Planned { mount, host: Some(host), owners })
 }
 
 /// /proc shows the container to itself, and the masks lie on it: nothing else may take its place.
@@ -336,6 +351,12 @@ fn is_proc(fd: BorrowedFd<'_>) -> Result<bool, Fault> {
 }
 
 impl Filesystem {
+    fn label(&mut self, label: &CStr) {
+        if label::is_labelled(&self.kind) {
+            self.parameters.push((c"context".to_owned(), Some(label.to_owned())));
+        }
+    }
+
     fn make(&self, attributes: u64, state: &mut State<'_>) -> Result<OwnedFd, Fault> {
         match self.try_make(attributes) {
             // In a container whose /proc has masks the kernel gives no unmasked one to a
@@ -375,11 +396,16 @@ impl Filesystem {
 
 /// Copies a bind mount's source, before anything is changed: its propagation is still the host's.
 pub(crate) fn clone_source(host: &HostTree, state: &mut State<'_>) -> Result<(), Fault> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, host.recursive);
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, &host.path, flags).called("open_tree")?;
+    let tree = open_source(host).called("open_tree")?;
     *state.sources.get_mut(host.slot).ok_or(Fault::refused("no slot"))? = Some(tree);
     Ok(())
+}
+
+/// A copy of a bind mount's source, attached nowhere.
+pub(crate) fn open_source(host: &HostTree) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, host.recursive);
+    rustix::mount::open_tree(rustix::fs::CWD, &host.path, flags)
 }
 
 /// Makes a mount read-only; what else it forbids stays.
@@ -461,6 +487,19 @@ mod tests {
             filesystem.parameters,
             [(c"size".to_owned(), Some(c"64m".to_owned())), (c"noswap".to_owned(), None)]
         );
+    }
+
+    #[test]
+    fn new_filesystems_have_the_mounts_label() {
+        let mount = |destination: &str, kind: &str| MountBuilder::default().destination(destination).typ(kind).build();
+        let all = [mount("/proc", "proc").unwrap(), mount("/x", "tmpfs").unwrap()];
+        let planned = plan(&all, Path::new("/"), Some(c"a:b:c:s0:c1,c2")).unwrap();
+        let parameters = planned.into_iter().map(|planned| match planned.mount.source {
+            Source::New(filesystem) => filesystem.parameters,
+            Source::Bind { .. } => panic!("a bind mount"),
+        });
+        let label = (c"context".to_owned(), Some(c"a:b:c:s0:c1,c2".to_owned()));
+        assert_eq!(parameters.collect::<Vec<_>>(), [vec![], vec![label]]);
     }
 
     #[test]

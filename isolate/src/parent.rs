@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::cgroup::{Group, Layout};
 use crate::error::Error;
+use crate::hook::{Hooks, Poststop};
 use crate::plan::{self, Options, Plan, Step};
 use crate::process::{Exit, Process};
 use crate::sync::{self, Message, ParentEnd};
@@ -22,6 +23,8 @@ pub struct Container {
     // Dropped in this order: what runs in the group ends before the group does.
     process: Process,
     group: Option<Box<dyn Group>>,
+    /// Hooks for the end, if it came so far that there is one to tell of.
+    poststop: Option<Poststop>,
     frozen: bool,
 }
 
@@ -84,16 +87,25 @@ impl Container {
         let group = group(spec, options, &layout)?;
         plan.enter(group.as_ref().map(|group| group.doors()).transpose().map_err(Error::from)?.unwrap_or_default());
         let (socket, process) = clone(&plan)?;
-        let mut container = Self { process, group, frozen: false };
+        let mut container = Self { process, group, poststop: None, frozen: false };
         let created = Created { pid: container.pid() };
         let prepared = prepare(&plan, container.process.id()).map_err(E::from).and_then(|()| {
             connect(&created)?;
             socket.go().map_err(Error::call("sendmsg", "the container's process")).map_err(E::from)
         });
-        match prepared {
-            Ok(()) => container.process.await_program(&plan, &socket)?,
-            Err(error) => return Err(container.process.earlier(&plan, &socket).map_or(error, E::from)),
+        if let Err(error) = prepared {
+            return Err(container.process.earlier(&plan, &socket).map_or(error, E::from));
         }
+        let hooks = plan.hooks.take();
+        let mut mounted = false;
+        let started = container.process.await_program(&plan, &socket, &mut || {
+            mounted = true;
+            hooks.as_ref().map_or(Ok(()), |hooks| hooks.mounted(created.pid, &socket))
+        });
+        mounted |= started.is_ok();
+        let started = started.and_then(|()| hooks.as_ref().map_or(Ok(()), |hooks| hooks.started(created.pid)));
+        container.poststop = hooks.filter(|_| mounted).map(Hooks::at_the_end);
+        started?;
         Ok(container)
     }
 
@@ -149,6 +161,12 @@ impl Container {
         }
     }
 
+    /// Whether the kernel has killed one of its processes for want of memory, as far as its control group tells.
+    #[must_use]
+    pub fn was_oom_killed(&self) -> bool {
+        self.group.as_ref().and_then(|group| group.oom_kills()).is_some_and(|kills| kills > 0)
+    }
+
     /// The master of the container's terminal, if its configuration asks for one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.process.take_terminal()
@@ -168,10 +186,18 @@ impl Container {
 
 impl Process {
     /// Hears what the child tells until it is the program.
-    pub(crate) fn await_program(&mut self, plan: &Plan, socket: &ParentEnd) -> Result<(), Error> {
+    ///
+    /// With hooks it waits in between, as soon as all is `mounted`.
+    pub(crate) fn await_program(
+        &mut self,
+        plan: &Plan,
+        socket: &ParentEnd,
+        mounted: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut ready = false;
         loop {
             match socket.next().map_err(Error::call("recvmsg", "the container's process"))? {
+                Message::Mounted => mounted()?,
                 Message::Ready => ready = true,
                 Message::Terminal(master) => self.terminal = Some(master),
                 Message::Note { step } => self.notes.push(note(plan, step)),
@@ -208,6 +234,11 @@ fn note(plan: &Plan, step: usize) -> String {
             "a session keyring cannot be made here (keyctl is not permitted): the container has its surroundings'"
                 .to_owned()
         }
+        Some(Step::Landlock(_)) => {
+            "this kernel's Landlock lacks some of what the profile asks for, or is not there: the container is confined \
+             by the rest alone"
+                .to_owned()
+        }
         _ => doing(plan, step),
     }
 }
@@ -217,6 +248,9 @@ fn doing(plan: &Plan, step: usize) -> String {
 }
 
 fn failure(plan: &Plan, step: usize, what: String, errno: i32) -> Error {
+    if let Some(Step::Hook(hook, _)) = plan.steps.get(step) {
+        return hook.failure(&what, errno, "");
+    }
     if errno == 0 {
         return Error::Refused { doing: doing(plan, step), why: what };
     }
@@ -234,6 +268,11 @@ pub(crate) fn clone(plan: &Plan) -> Result<(ParentEnd, Process), Error> {
     let (socket, child_end) = sync::pair().map_err(failed("socketpair"))?;
     let mut sources = Vec::new();
     sources.resize_with(plan.slots, || None);
+    for mapped in &plan.mapped {
+        if let Some(slot) = sources.get_mut(mapped.host.slot) {
+            *slot = Some(mapped.make()?);
+        }
+    }
     let joins = plan.namespaces.joins_any();
     let flags = if joins { 0 } else { plan.namespaces.cloned };
     let started = process::start(flags, plan.doors.group()).map_err(|errno| match errno {

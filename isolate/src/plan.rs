@@ -1,7 +1,8 @@
 //! From the configuration to finished steps: all that can be read, resolved,
 //! compiled or allocated is done here, before there is a child.
 //!
-//! The order is the point; each line says why it stands where it does.
+//! The order is the point; each line says why it stands where it does. Before all of it, and before there is a child, the
+//! parent makes the idmapped mounts.
 //!
 //! | step | why here |
 //! |---|---|
@@ -17,6 +18,7 @@
 //! | cgroup namespace | its root is the group that was entered; before the group is shown |
 //! | mounts, in order | |
 //! | devices, links, terminal | in the /dev just mounted |
+//! | hooks: the parent's, createContainer | with all mounts there, and the root still to be written |
 //! | kernel parameters | before /proc/sys is read-only |
 //! | working directory made | before the root is read-only |
 //! | read-only and masked paths | over what the mounts brought |
@@ -25,9 +27,12 @@
 //! | limits | while a hard limit may still be raised |
 //! | working directory entered | as the container's root, which may enter what its user may not |
 //! | bounding set | needs `CAP_SETPCAP` |
+//! | security module's labels | `/proc/thread-self` is still this process's own to write |
+//! | Landlock | needs `CAP_SYS_ADMIN` without no_new_privs, and a filter may forbid it |
 //! | filter, without no_new_privs | needs `CAP_SYS_ADMIN` |
 //! | ids, then capabilities | changing ids empties the sets |
 //! | no_new_privs, then the filter | as late as possible: the filter need not allow what comes before |
+//! | startContainer hooks | as who the program runs as; nobody looks into this process, which has nothing open any more |
 //! | terminal, signals, descriptors | the last, next to exec |
 
 mod process;
@@ -38,7 +43,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Process};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Mount as SpecMount, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
@@ -46,7 +51,11 @@ use crate::cgroup::{Doors, Layout};
 use crate::dev;
 use crate::error::Error;
 use crate::exec::Entry;
+use crate::hook::{self, Hooks};
 use crate::idmap::{self, IdMaps};
+use crate::label;
+use crate::landlock;
+use crate::mapped::Mapped;
 use crate::mount::{self, Mount};
 use crate::namespace::{self, Namespaces};
 use crate::rootfs::{self, Inside, Root};
@@ -57,7 +66,7 @@ use crate::sys::process::CommandLine;
 use crate::sysctl;
 
 pub(crate) use process::Program;
-pub(crate) use step::{Identity, Step};
+pub(crate) use step::{Identity, Stage, Step};
 
 /// How a container is made, apart from its configuration.
 #[derive(Clone, Debug)]
@@ -92,6 +101,9 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// How many bind mounts there are at most.
     pub(crate) slots: usize,
+    /// Those of them that the parent makes.
+    pub(crate) mapped: Vec<Mapped>,
+    pub(crate) hooks: Option<Hooks>,
     pub(crate) filter: Vec<Instruction>,
     pub(crate) program: Program,
     pub(crate) oom_score_adj: Option<i32>,
@@ -126,9 +138,26 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     let filter = filter(linux.seccomp().as_ref(), options.cache.as_ref())?;
     let mut steps = Vec::new();
     before_mounts(config, options, &namespaces, id_maps.as_ref(), &mut steps)?;
-    let slots = mounts(config, options, root, &namespaces, layout, &mut steps)?;
+    let mapped = mounts(config, options, root, (&namespaces, id_maps.as_ref()), layout, &mut steps)?;
+    let mut hooks = hook::plan(config.spec, options)?;
+    if let Some(hooks) = hooks.as_mut().filter(|hooks| hooks.interrupt()) {
+        steps.push(Step::AwaitHooks);
+        steps.extend(hooks.container.drain(..).map(|hook| Step::Hook(hook, Stage::Creating)));
+    }
     after_mounts(config, options, proc, &namespaces, &mut steps)?;
-    process::steps(process, id_maps.as_ref(), !filter.is_empty(), false, &mut steps)?;
+    let landlock = landlock::plan(config.spec.annotations().as_ref())?;
+    process::steps(
+        process,
+        id_maps.as_ref(),
+        (label::plan(process)?, landlock),
+        !filter.is_empty(),
+        false,
+        &mut steps,
+    )?;
+    if let Some(hooks) = hooks.as_mut().filter(|hooks| !hooks.start.is_empty()) {
+        steps.push(Step::HideForHooks);
+        steps.extend(hooks.start.drain(..).map(|hook| Step::Hook(hook, Stage::Created)));
+    }
     if options.init {
         steps.push(Step::Init);
     }
@@ -137,7 +166,9 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
         namespaces,
         id_maps,
         steps,
-        slots,
+        slots: config.spec.mounts().as_ref().map_or(0, Vec::len),
+        mapped,
+        hooks,
         filter,
         program: process::program(process)?,
         oom_score_adj: process.oom_score_adj(),
@@ -148,10 +179,11 @@ pub(crate) fn plan(config: Config<'_>, options: &Options, layout: &Layout) -> Re
     })
 }
 
-/// Makes the plan of a process in the namespaces that `entry` is for, with the ids that they have.
+/// Makes the plan of a process in the namespaces that `entry` is for, with the ids that they have. What confines the
+/// container, whose configuration is `spec`, confines it too.
 pub(crate) fn exec(
+    spec: &Spec,
     process: &Process,
-    seccomp: Option<&LinuxSeccomp>,
     cache: Option<&Cache>,
     keyring: Option<&str>,
     maps: &IdMaps,
@@ -159,7 +191,7 @@ pub(crate) fn exec(
     ends_with_parent: bool,
 ) -> Result<Plan, Error> {
     spec::check_process(process)?;
-    let filter = filter(seccomp, cache)?;
+    let filter = filter(spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()), cache)?;
     let mut steps = vec![Step::AwaitParent];
     if entry.enters_user() && maps.maps_uid(0) && maps.maps_gid(0) {
         steps.extend([Step::BecomeRoot { groups: maps.allows_groups() }, Step::Hide]);
@@ -168,7 +200,9 @@ pub(crate) fn exec(
     steps.extend(keyring.map(session_keyring).transpose()?);
     steps.push(Step::OpenRoot);
     steps.extend(terminal(process, false)?);
-    process::steps(process, Some(maps), !filter.is_empty(), true, &mut steps)?;
+    let landlock = landlock::plan(spec.annotations().as_ref())?;
+    // Its labels were given to the one that joins.
+    process::steps(process, Some(maps), (None, landlock), !filter.is_empty(), true, &mut steps)?;
     steps.push(Step::Exec);
     let preserved = entry.preserved;
     Ok(Plan {
@@ -176,6 +210,8 @@ pub(crate) fn exec(
         id_maps: None,
         steps,
         slots: 0,
+        mapped: Vec::new(),
+        hooks: None,
         filter,
         program: process::program(process)?,
         // The one that joins takes it along.
@@ -217,7 +253,7 @@ pub(crate) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, Error> {
 }
 
 /// The host's /proc, if it is one.
-fn open_proc() -> Result<OwnedFd, Error> {
+pub(crate) fn open_proc() -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(Error::call("open", "/proc"))?;
     let magic = rustix::fs::fstatfs(&proc).map_err(Error::call("fstatfs", "/proc"))?.f_type;
@@ -283,18 +319,26 @@ fn before_mounts(
     Ok(())
 }
 
-/// The steps of the mounts, and how many slots for bind mounts they need.
+/// The steps of the mounts, and those mounts that the parent makes.
 fn mounts(
     config: Config<'_>,
     options: &Options,
     root: Root,
-    namespaces: &Namespaces,
+    (namespaces, id_maps): (&Namespaces, Option<&IdMaps>),
     layout: &Layout,
     steps: &mut Vec<Step>,
-) -> Result<usize, Error> {
+) -> Result<Vec<Mapped>, Error> {
     let all = config.spec.mounts().as_deref().unwrap_or_default();
-    let mut planned = mount::plan(all, &options.bundle)?;
-    let sources = planned.iter_mut().filter_map(|planned| planned.host.take()).map(Step::CloneSource);
+    let label = label::of_mounts(config.linux.mount_label().as_ref())?;
+    let mut planned = mount::plan(all, &options.bundle, label.as_deref())?;
+    let (mut sources, mut mapped) = (Vec::new(), Vec::new());
+    for planned in &mut planned {
+        match (planned.host.take(), planned.owners.take()) {
+            (Some(host), Some(owners)) => mapped.push(owners.resolve(host, id_maps, joined_user(config))?),
+            (Some(host), None) => sources.push(Step::CloneSource(host)),
+            (None, _) => {}
+        }
+    }
     // What is the user's own may be closed to the ids that the container has.
     let before = steps.iter().position(|step| matches!(step, Step::BecomeRoot { .. })).unwrap_or(steps.len());
     steps.splice(before..before, std::iter::once(Step::TakeRoot(root)).chain(sources));
@@ -329,7 +373,13 @@ fn mounts(
         steps.extend(dev::LINKS.iter().map(|(name, to)| Step::Link(name, to)));
     }
     steps.extend(terminal(config.process, true)?);
-    Ok(all.len())
+    Ok(mapped)
+}
+
+/// The user namespace that the container joins.
+fn joined_user(config: Config<'_>) -> Option<PathBuf> {
+    let mut namespaces = config.linux.namespaces().iter().flatten();
+    namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User)?.path().clone()
 }
 
 /// What is shown at /sys/fs/cgroup: of version 1 the hierarchies in which the container has a group of its own.
@@ -390,14 +440,14 @@ fn after_mounts(
 }
 
 /// Checks and plans.
-pub(crate) fn from_spec(spec: &oci_spec::runtime::Spec, options: &Options, layout: &Layout) -> Result<Plan, Error> {
+pub(crate) fn from_spec(spec: &Spec, options: &Options, layout: &Layout) -> Result<Plan, Error> {
     plan(spec::check(spec)?, options, layout)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxSeccomp, MountBuilder, Spec};
+    use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxSeccomp, MountBuilder};
 
     /// The default configuration over an empty root, changed.
     fn planned(change: impl FnOnce(&mut Spec)) -> Result<Plan, Error> {

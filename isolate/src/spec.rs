@@ -1,7 +1,5 @@
 //! The OCI runtime configuration, checked: what is left is what this runtime does.
 
-use std::path::Path;
-
 use oci_spec::runtime::{Linux, Process, Spec};
 
 use crate::error::Error;
@@ -28,7 +26,7 @@ pub(crate) fn check(spec: &Spec) -> Result<Config<'_>, Error> {
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     check_process(process)?;
-    refuse(spec, linux)?;
+    refuse(linux)?;
     Ok(Config { spec, process, linux, root })
 }
 
@@ -47,32 +45,16 @@ pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
     if !process.cwd().is_absolute() {
         return Err(Error::invalid("process.cwd", "must be absolute"));
     }
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     first_asked(&[
-        (
-            named(process.apparmor_profile()) && !has_apparmor(),
-            "process.apparmorProfile",
-            "AppArmor, which this kernel does not run,",
-        ),
-        (named(process.apparmor_profile()) && has_apparmor(), "process.apparmorProfile", "a profile"),
-        (named(process.selinux_label()), "process.selinuxLabel", "a label"),
         (process.io_priority().is_some(), "process.ioPriority", "a priority"),
         (process.scheduler().is_some(), "process.scheduler", "a policy"),
         (process.exec_cpu_affinity().is_some(), "process.execCPUAffinity", "an affinity"),
     ])
 }
 
-fn refuse(spec: &Spec, linux: &Linux) -> Result<(), Error> {
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()]
-            .iter()
-            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-    });
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+fn refuse(linux: &Linux) -> Result<(), Error> {
     let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
     first_asked(&[
-        (hooks, "hooks", "running programs of the host"),
-        (named(linux.mount_label()), "linux.mountLabel", "a label"),
         (linux.intel_rdt().is_some(), "linux.intelRdt", "a closid"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy", "a policy"),
         (linux.personality().is_some(), "linux.personality", "an execution domain"),
@@ -91,10 +73,6 @@ fn first_asked(asked: &[(bool, &str, &str)]) -> Result<(), Error> {
         Some((_, field, what)) => Err(Error::unsupported(*field, *what)),
         None => Ok(()),
     }
-}
-
-fn has_apparmor() -> bool {
-    Path::new("/sys/module/apparmor/parameters/enabled").exists()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! parent                      child
 //!                       ←     Sibling(pid)         from a process that only joins namespaces
 //! go                    →                          ids are mapped, the network is there
+//!                       ←     Mounted              with hooks: theirs comes now
+//! state + fd, twice     →                          what the child's hooks read: creating, created
 //!                       ←     Note(step)           something to be said aloud
 //!                       ←     Terminal + fd        the pseudo-terminal's master
 //!                       ←     Ready                all steps but exec are done
@@ -29,6 +31,7 @@ const NOTE: u8 = b'n';
 const READY: u8 = b'r';
 const SIBLING: u8 = b's';
 const FILE: u8 = b'o';
+const MOUNTED: u8 = b'm';
 
 /// The parent's end.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct ChildEnd(OwnedFd);
 pub(crate) enum Message {
     /// The socket is closed: the container's program runs, if [`Message::Ready`] came before; else the child died.
     End,
+    /// All is mounted, and the child waits for the parent's hooks.
+    Mounted,
     /// The steps are done but for exec.
     Ready,
     /// A step failed; what and errno as in [`Fault`].
@@ -70,6 +75,11 @@ impl ParentEnd {
         socket::send(self.0.as_fd(), &[GO], None)
     }
 
+    /// Lets the child go on after hooks, with a state for its own.
+    pub(crate) fn state(&self, state: BorrowedFd<'_>) -> Result<(), Errno> {
+        socket::send(self.0.as_fd(), &[GO], Some(state))
+    }
+
     /// Waits for the next message. A child that died says nothing, which reads as the end.
     pub(crate) fn next(&self) -> Result<Message, Errno> {
         let mut packet = [0; LONGEST];
@@ -89,6 +99,7 @@ impl ParentEnd {
             }
             (TERMINAL, Some(master)) => Ok(Message::Terminal(master)),
             (FILE, Some(file)) => Ok(Message::File { which: step(0)?, file }),
+            (MOUNTED, _) => Ok(Message::Mounted),
             (READY, _) => Ok(Message::Ready),
             (NOTE, _) => Ok(Message::Note { step: step(0)? }),
             (SIBLING, _) => Ok(Message::Sibling { pid: number(0)? }),
@@ -109,6 +120,16 @@ impl ChildEnd {
             (1, _) if packet[0] == GO => Ok(()),
             _ => Err(Errno::PIPE),
         }
+    }
+
+    /// Says that all is mounted, and waits for the states that hooks get.
+    pub(crate) fn await_states(&self) -> Result<[OwnedFd; 2], Errno> {
+        socket::send(self.fd(), &[MOUNTED], None)?;
+        let next = || match socket::receive(self.fd(), &mut [0; 1])? {
+            (1, Some(state)) => Ok(state),
+            _ => Err(Errno::PIPE),
+        };
+        Ok([next()?, next()?])
     }
 
     pub(crate) fn failed(&self, step: usize, fault: Fault) {

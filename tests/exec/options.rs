@@ -243,3 +243,21 @@ fn a_command_in_a_container_of_an_image() {
         assert_eq!(running.told("top", &["c", "-o", "user,comm"]).lines().count(), 2);
     }
 }
+
+#[test]
+fn landlock_confines_a_command_too() {
+    for who in EVERYBODY {
+        let ground = Ground::new(who);
+        let profile = ground.scratch.join("profile.json");
+        let rule = r#"{"allowedAccess":["make_dir"],"paths":["/tmp"]}"#;
+        let text = format!(r#"{{"ruleset":{{"handledAccessFS":["make_dir"]}},"rules":{{"pathBeneath":[{rule}]}}}}"#);
+        fs::write(&profile, text).unwrap();
+        let option = format!("landlock={}", profile.display());
+        let running = Running::over(ground, &["--security-opt", &option], &["sleep", "100000"]);
+        let script = "mkdir /tmp/a && mkdir /b 2> /dev/null; ls -d /tmp/a /b 2> /dev/null; true";
+        for options in [&[][..], &["--privileged"]] {
+            assert_eq!(running.exec(options, script), "/tmp/a", "{who:?}");
+            running.exec(&[], "rmdir /tmp/a");
+        }
+    }
+}

@@ -23,5 +23,5 @@ fn every_test_named_here_exists() {
             !source.contains(&format!("fn {test}()"))
         })
         .collect();
-    assert!(wrong.is_empty(), "not in tests/isolate or tests/exec: {wrong:#?}");
+    assert!(wrong.is_empty(), "no such tests: {wrong:#?}");
 }

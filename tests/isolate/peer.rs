@@ -125,9 +125,12 @@ fn crun_of_user(ground: &Ground, root: &std::path::Path) -> String {
 
 /// crun wants no hierarchy of version 2 beside those of version 1: it gets a mount namespace without it.
 fn crun(ground: &Ground, root: &std::path::Path) -> String {
+    crun_with(ground, &configuration(root.to_str().unwrap()))
+}
+
+fn crun_with(ground: &Ground, configuration: &Value) -> String {
     let bundle = ground.scratch.dir("bundle");
-    let text = serde_json::to_vec(&configuration(root.to_str().unwrap())).unwrap();
-    fs::write(bundle.join("config.json"), text).unwrap();
+    fs::write(bundle.join("config.json"), serde_json::to_vec(configuration).unwrap()).unwrap();
     let name = format!("lamel-test-{}", std::process::id());
     sh(&format!(
         "unshare -m --propagation private sh -c 'umount /sys/fs/cgroup/unified 2> /dev/null; cd {}; \
@@ -176,6 +179,40 @@ fn a_container_of_a_plain_user_is_what_crun_makes_of_the_same_configuration() {
 
 /// Lines that may differ, by what they begin with or have in them, and why.
 type Explained = &'static [(&'static str, &'static str)];
+
+/// In the same order and in the same namespaces. The state's words are those of the specification here, and older ones there.
+#[test]
+fn hooks_run_when_and_where_crun_runs_them() {
+    const STAGES: [&str; 6] =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let ground = Ground::new(Who::Root);
+    let theirs = ground.make_root("crun-root");
+    let host = fs::read_link("/proc/self/ns/net").unwrap();
+    let mut hooks = json!({});
+    let dir = ground.scratch.dir("hooks");
+    for stage in STAGES {
+        let log = if stage == "startContainer" { "/tmp/log".to_owned() } else { dir.join("log").display().to_string() };
+        let here =
+            format!("test \"$(readlink /proc/self/ns/net)\" = '{}' && echo outside || echo inside", host.display());
+        let script = format!("{{ echo {stage}; {here}; }} >> {log}");
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]});
+        let file = json!({"version": "1.0.0", "hook": hook, "when": {"always": true}, "stages": [stage]});
+        fs::write(dir.join(format!("{stage}.json")), file.to_string()).unwrap();
+        hooks[stage] = json!([hook]);
+    }
+    let log = || {
+        let log = fs::read_to_string(dir.join("log")).unwrap();
+        fs::remove_file(dir.join("log")).unwrap();
+        log
+    };
+    let options = ["--hooks-dir", dir.to_str().unwrap(), "--hostname", "probe"];
+    let got = ground.run(&options, "cat /tmp/log") + "\n" + &log();
+    let mut configuration = configuration(theirs.to_str().unwrap());
+    configuration["hooks"] = hooks;
+    configuration["process"]["args"] = json!(["sh", "-c", "cat /tmp/log"]);
+    let want = crun_with(&ground, &configuration) + "\n" + &log();
+    assert_eq!(got, want);
+}
 
 /// SEMANTICS.md, "Against crun".
 const CRUN: Explained = &[

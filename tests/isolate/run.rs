@@ -27,7 +27,6 @@ fn what_is_not_there_is_refused() {
     let ground = Ground::new(Who::Root);
     for option in [
         &["--network", "nowhere"][..],
-        &["--security-opt", "apparmor=x"],
         &["--cap-add", "everything"],
         &["-v", "/etc:/x:O"],
         &["--ulimit", "nothing=1"],
@@ -340,5 +339,25 @@ fn an_init_reaps_and_hands_signals_on() {
         // Neither are the words that lamel was given.
         assert_eq!(ground.run(&["--init", "-e", "A=word"], "tr -d '\\0' < /proc/1/cmdline"), "lamel-init", "{who:?}");
         assert!(lines[1].parse::<u32>().unwrap() <= 4, "{who:?}: {said}");
+    }
+}
+
+/// No test machine has these modules.
+#[test]
+fn labels_of_modules_that_the_host_does_not_run_are_refused() {
+    fn option(option: &str) -> [&str; 2] {
+        ["--security-opt", option]
+    }
+    for who in EVERYBODY {
+        let ground = Ground::new(who);
+        ground.refused(&option("apparmor=docker-default"), &["AppArmor", "does not run it"]);
+        for label in ["type:container_t", "level:s0:c1,c2", "user:u", "role:r", "filetype:f"] {
+            ground.refused(&option(&format!("label={label}")), &["does not run SELinux"]);
+        }
+        ground.refused(&option("label=nested"), &["label=nested"]);
+        let dir = ground.dir("volume");
+        let volume = format!("{}:/v:z", dir.display());
+        let options = [&option("apparmor=unconfined")[..], &option("label=disable"), &["-v", &volume]].concat();
+        assert_eq!(ground.run(&options, "echo yes"), "yes");
     }
 }

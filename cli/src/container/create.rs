@@ -1,6 +1,6 @@
 //! `lamel create`, and how `lamel run` makes its container too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,7 +23,9 @@ use super::{events, names, signal};
 use crate::image::{self, StoreArgs};
 use crate::output::print;
 use crate::run::config::{self, OfImage};
+use crate::run::hooks;
 use crate::run::identity::random_id;
+use crate::run::limits::bytes;
 use crate::volume::attach::{Asking, Attached};
 use crate::volume::fill::Files;
 
@@ -69,6 +71,9 @@ pub(crate) struct ContainerArgs {
     /// Where its output is kept
     #[arg(long, value_name = "DRIVER", default_value = "k8s-file")]
     log_driver: LogDriver,
+    /// max-size=SIZE: a log that would be larger is begun anew
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
     /// When to pull the image
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: Pull,
@@ -140,8 +145,11 @@ pub(super) fn make(args: &ContainerArgs) -> Result<Made> {
     let settings = settings(args, found.as_ref().map(|(_, image)| image), words, &id)?;
     let of_image = found.as_ref().map(|(_, image)| of_image(&image.config.config)).unwrap_or_default();
     let mut draft = containers.draft(settings)?;
+    // Until everybody sees which ids it has.
+    let ids = if args.options.identity.finds_own() { Some(containers.lock_ids()?) } else { None };
     let (spec, attached) = fill(&mut draft, args, words, (&of_image, found.as_ref()), &containers)?;
     let (record, hold) = draft.publish()?;
+    drop(ids);
     attached.keep();
     if let Some(file) = cidfile {
         file.fill(record.id())?;
@@ -173,8 +181,9 @@ fn fill<'a>(
     let network = record.settings.request.outline(args.options.hostname.as_deref(), record.id())?;
     let mut spec = config::spec(&args.options, words, of_image, &root, &network)?;
     record.settings.home_of_user = !config::has_home(&spec);
-    let annotations = record.settings.annotations.clone();
-    spec.set_annotations(Some(annotations.into_iter().collect()));
+    let mut annotations: HashMap<String, String> = record.settings.annotations.clone().into_iter().collect();
+    annotations.extend(spec.annotations().clone().unwrap_or_default());
+    spec.set_annotations(Some(annotations));
     let asking = Asking {
         args: &args.options.volumes,
         of_image: image.map(|(_, image)| image.config.config.volumes.keys().cloned().collect()).unwrap_or_default(),
@@ -187,6 +196,7 @@ fn fill<'a>(
     };
     let attached = asking.attach(&mut spec)?;
     record.settings.volumes.clone_from(&attached.used);
+    hooks::add(&mut spec, &args.options.hooks_dir)?;
     record.write_spec(&spec)?;
     Ok((spec, attached))
 }
@@ -273,6 +283,7 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         restart: args.restart,
         health: health::of(&args.health, config)?,
         log_driver: args.log_driver,
+        log_size: log_size(&args.log_opt)?,
         auto_remove: args.rm,
         init: options.init,
         tty: options.tty,
@@ -281,6 +292,21 @@ fn settings(args: &ContainerArgs, image: Option<&Image>, words: &[String], id: &
         privileged: options.security.privileged,
         pivot: !options.no_pivot,
     })
+}
+
+/// What `--log-opt` says.
+fn log_size(options: &[String]) -> Result<Option<u64>> {
+    let mut size = None;
+    for option in options {
+        let shown = || format!("--log-opt {option}");
+        match option.split_once('=') {
+            // As podman has it for no limit.
+            Some(("max-size", "-1")) => size = None,
+            Some(("max-size", text)) => size = Some(bytes(text).with_context(shown)?).filter(|size| *size > 0),
+            _ => bail!("{}: not supported; there is max-size=SIZE", shown()),
+        }
+    }
+    Ok(size)
 }
 
 /// The directory by its real name, for no part of it may be a link; but if it is one itself, that is left to be refused.

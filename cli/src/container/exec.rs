@@ -190,6 +190,8 @@ fn process(
         .set_terminal(Some(args.tty))
         .set_rlimits(first.rlimits().clone())
         .set_no_new_privileges(first.no_new_privileges())
+        .set_apparmor_profile(first.apparmor_profile().clone())
+        .set_selinux_label(first.selinux_label().clone())
         .set_oom_score_adj(first.oom_score_adj());
     if let Some((columns, rows)) = terminal_size().filter(|_| args.tty) {
         process.set_console_size(Some(BoxBuilder::default().width(columns).height(rows).build()?));

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::listed::Listed;
 use super::records::Containers;
+use super::settings::Restart;
 use super::state::Status;
 use crate::output::filter;
 
@@ -26,6 +27,10 @@ pub(super) enum Filter {
     Volume(String),
     Network(String),
     Health(String),
+    /// With this restart policy.
+    RestartPolicy(String),
+    /// To be started when the machine is: by its policy, and not stopped by a command if that respects it.
+    OnBoot(bool),
     /// Made before this time.
     Until(Timestamp),
 }
@@ -58,9 +63,15 @@ impl FromStr for Filter {
                 "starting" | "healthy" | "unhealthy" | "none" => Self::Health(own),
                 _ => bail!("no health {value:?}; there are: starting healthy unhealthy none"),
             },
+            "restart-policy" => match value {
+                "no" | "on-failure" | "always" | "unless-stopped" => Self::RestartPolicy(own),
+                _ => bail!("no restart policy {value:?}; there are: no on-failure always unless-stopped"),
+            },
+            "should-start-on-boot" => Self::OnBoot(value.parse().context("should-start-on-boot is true or false")?),
             "until" => Self::Until(super::time::parse(value, Timestamp::now())?),
             _ => bail!(
-                "no filter {key:?}; there are: ancestor before exited health id label name network since status until volume"
+                "no filter {key:?}; there are: ancestor before exited health id label name network restart-policy \
+                 should-start-on-boot since status until volume"
             ),
         })
     }
@@ -109,6 +120,15 @@ fn passes(containers: &Containers, filter: &Filter, listed: &Listed) -> Result<b
         Filter::Health(health) => {
             let found = state.health.as_ref().map_or("none", |health| health.status.as_str());
             found == health
+        }
+        Filter::RestartPolicy(name) => settings.restart.name() == name,
+        Filter::OnBoot(wanted) => {
+            let starts = match settings.restart {
+                Restart::Always => true,
+                Restart::UnlessStopped => state.started.is_some() && !state.stopped,
+                Restart::No | Restart::OnFailure(_) => false,
+            };
+            starts == *wanted
         }
         Filter::Until(time) => settings.created < *time,
     })

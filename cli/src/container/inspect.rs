@@ -112,6 +112,9 @@ fn container(record: &Record, size: bool) -> Result<Value> {
         "Name": format!("/{}", settings.name),
         "RestartCount": state.restarts,
         "Driver": "lamel",
+        "AppArmorProfile": process.and_then(|process| process.apparmor_profile().clone()).unwrap_or_default(),
+        "ProcessLabel": process.and_then(|process| process.selinux_label().clone()).unwrap_or_default(),
+        "MountLabel": spec.linux().as_ref().and_then(|linux| linux.mount_label().clone()).unwrap_or_default(),
         "Platform": "linux",
         "Mounts": mounts,
         "GraphDriver": {
@@ -237,7 +240,10 @@ fn host_config(settings: &Settings, spec: &Spec) -> Value {
         "PortBindings": bindings,
         "RestartPolicy": { "Name": settings.restart.name(), "MaximumRetryCount": settings.restart.most() },
         "AutoRemove": settings.auto_remove,
-        "LogConfig": { "Type": if settings.log_driver == super::settings::LogDriver::None { "none" } else { "k8s-file" } },
+        "LogConfig": {
+            "Type": if settings.log_driver == super::settings::LogDriver::None { "none" } else { "k8s-file" },
+            "Config": settings.log_size.map_or_else(|| json!({}), |size| json!({ "max-size": size.to_string() })),
+        },
         "Privileged": settings.privileged,
         "ReadonlyRootfs": spec.root().as_ref().and_then(lamel_isolate::oci::Root::readonly).unwrap_or(false),
         "Init": settings.init,

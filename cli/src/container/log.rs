@@ -2,9 +2,9 @@
 //!
 //! `TIME STREAM F TEXT` is a line, `TIME STREAM P TEXT` a part of one that goes on in the next part of its stream.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -14,6 +14,11 @@ use super::wire::Stream;
 #[derive(Debug)]
 pub(super) struct Log {
     file: Option<File>,
+    path: PathBuf,
+    /// Bytes in it.
+    len: u64,
+    /// Bytes that it may have; then it is begun anew, as podman does.
+    most: Option<u64>,
     failed: bool,
 }
 
@@ -29,18 +34,38 @@ impl Stream {
 impl Log {
     /// No log is kept.
     pub(super) fn none() -> Self {
-        Self { file: None, failed: false }
+        Self { file: None, path: PathBuf::new(), len: 0, most: None, failed: false }
     }
 
     /// Goes on with the log at a path.
-    pub(super) fn open(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: Some(OpenOptions::new().create(true).append(true).open(path)?), failed: false })
+    pub(super) fn open(path: &Path, most: Option<u64>) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file: Some(file), path: path.to_owned(), len, most, failed: false })
+    }
+
+    /// Begins anew. Who reads the old file goes on in it to its end, and finds the new one in its place.
+    fn begin_anew(&mut self) -> std::io::Result<()> {
+        let draft = self.path.with_extension("new");
+        let file = OpenOptions::new().create(true).append(true).open(&draft)?;
+        file.set_len(0)?;
+        fs::rename(&draft, &self.path)?;
+        (self.file, self.len) = (Some(file), 0);
+        Ok(())
     }
 
     /// Adds what was read of a stream at once.
     pub(super) fn write(&mut self, stream: Stream, data: &[u8]) {
-        let Some(file) = &mut self.file else { return };
+        if self.file.is_none() {
+            return;
+        }
         let lines = encode(Timestamp::now(), stream, data);
+        let is_full = self.most.is_some_and(|most| self.len > 0 && self.len + lines.len() as u64 > most);
+        if is_full && let Err(error) = self.begin_anew() {
+            tracing::error!("the container's log grows beyond its size: {error}");
+        }
+        let Some(file) = &mut self.file else { return };
+        self.len += lines.len() as u64;
         match file.write_all(&lines) {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
@@ -132,8 +157,27 @@ mod tests {
     }
 
     #[test]
+    fn a_log_has_its_size_and_what_came_last() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("log");
+        let mut log = Log::open(&path, Some(200)).unwrap();
+        for n in 0..100 {
+            log.write(Stream::Out, format!("{n}\n").as_bytes());
+            assert!(fs::metadata(&path).unwrap().len() <= 200);
+        }
+        assert!(fs::read_to_string(&path).unwrap().ends_with("stdout F 99\n"));
+        // Gone on with, it is as long as it is; one piece may be longer than all.
+        let before = fs::metadata(&path).unwrap().len();
+        let mut log = Log::open(&path, Some(before)).unwrap();
+        log.write(Stream::Err, &[b'x'; 500]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() > 500 && text.lines().count() == 1, "{text}");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_log_that_cannot_be_written_is_no_fault() {
-        let mut log = Log::open(Path::new("/dev/full")).unwrap();
+        let mut log = Log::open(Path::new("/dev/full"), None).unwrap();
         log.write(Stream::Out, b"x\n");
         assert!(log.failed);
         Log::none().write(Stream::Out, b"x\n");

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             file.seek(SeekFrom::Start(start))?;
         }
     }
-    let shown = show(file, &mut printer, watch);
+    let shown = show(file, &record.log(), &mut printer, watch);
     match shown {
         // `lamel logs … | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -87,9 +88,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn show(file: File, printer: &mut Printer, mut watch: Option<Watch>) -> io::Result<()> {
+fn show(file: File, path: &Path, printer: &mut Printer, mut watch: Option<Watch>) -> io::Result<()> {
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
+    // Another file has taken the place of the one that is read.
+    let mut replaced = false;
     loop {
         // What is there when the end is seen is all there is.
         let ended = watch.as_ref().is_none_or(Watch::has_ended);
@@ -101,8 +104,18 @@ fn show(file: File, printer: &mut Printer, mut watch: Option<Watch>) -> io::Resu
                     return Ok(());
                 }
                 line.clear();
+            } else if read == 0 && replaced {
+                line.clear();
+                if let Some(watch) = &watch {
+                    watch.add(path)?;
+                }
+                (reader, replaced) = (BufReader::new(File::open(path)?), false);
             } else if read == 0 {
-                break;
+                replaced = !is_at(reader.get_ref(), path)?;
+                if !replaced {
+                    break;
+                }
+                // What was written before that is still to be read.
             }
         }
         printer.flush()?;
@@ -113,6 +126,12 @@ fn show(file: File, printer: &mut Printer, mut watch: Option<Watch>) -> io::Resu
             watch.wait();
         }
     }
+}
+
+/// Whether a file is still the one at its path; a log that is gone is not replaced.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let here = file.metadata()?;
+    Ok(std::fs::metadata(path).map_or(true, |there| (there.dev(), there.ino()) == (here.dev(), here.ino())))
 }
 
 struct Printer {
@@ -206,8 +225,19 @@ struct Watch {
 impl Watch {
     fn new(record: &Record) -> Result<Self> {
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        add(&changes, &record.log()).context("inotify")?;
-        Ok(Self { changes, monitor: control::connect(record)?, buffer: Buffer::new() })
+        let watch = Self { changes, monitor: control::connect(record)?, buffer: Buffer::new() };
+        watch.add(&record.log()).context("inotify")?;
+        Ok(watch)
+    }
+
+    fn add(&self, log: &Path) -> io::Result<()> {
+        // One whose place another one takes loses its name.
+        let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::ATTRIB;
+        match inotify::add_watch(&self.changes, log, changes) {
+            // One that was never started has none yet.
+            Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -227,14 +257,6 @@ impl Watch {
         if wire::receive(&line.0, &mut self.buffer, RecvFlags::DONTWAIT).is_ok_and(<[u8]>::is_empty) {
             self.monitor = None;
         }
-    }
-}
-
-fn add(changes: &OwnedFd, log: &Path) -> Result<(), rustix::io::Errno> {
-    match inotify::add_watch(changes, log, inotify::WatchFlags::MODIFY) {
-        // One that was never started has none yet.
-        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno),
     }
 }
 

@@ -17,13 +17,14 @@ mod stdio;
 pub(crate) mod union;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lamel_image::store::{Image, Store};
 use lamel_isolate::attach::Signals;
 use lamel_isolate::idmap::mapping;
-use lamel_isolate::oci::{LinuxIdMapping, Spec};
+use lamel_isolate::oci::{LinuxIdMapping, Mount, Spec};
 use lamel_isolate::{Options, seccomp};
 use lamel_unionfs::mount::{Side, Starting, daemonize};
 
@@ -97,8 +98,8 @@ fn not_started(text: &str) -> NotStarted {
 enum Parting {
     /// A directory needs no mount.
     None,
-    /// A mount namespace.
-    Mounts,
+    /// A mount namespace, from which mounts below these places go to the host as they come from there.
+    Mounts { shared: Vec<PathBuf> },
     /// A user namespace with a mount namespace, for who may not mount outside.
     User { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
 }
@@ -112,7 +113,7 @@ impl Parting {
         let maps = linux.and_then(|linux| Some((linux.uid_mappings().clone()?, linux.gid_mappings().clone()?)));
         match maps.filter(|_| !rustix::process::geteuid().is_root()) {
             Some((uids, gids)) => Self::User { uids, gids },
-            None => Self::Mounts,
+            None => Self::Mounts { shared: shared(&wanted.spec) },
         }
     }
 
@@ -120,16 +121,26 @@ impl Parting {
     fn perform(&self, line: &OwnedFd) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Mounts => namespace::part_mounts(),
+            Self::Mounts { shared } => namespace::part_mounts(shared),
             Self::User { uids, gids } => {
                 namespace::part_user(line)?;
                 if [uids, gids].iter().all(|maps| maps.iter().any(|map| map.container_id() == 0)) {
                     become_root().context("becoming root of the user namespace")?;
                 }
-                namespace::part_mounts()
+                namespace::part_mounts(&[])
             }
         }
     }
+}
+
+/// The sources of mounts that share what is mounted on them with the host.
+fn shared(spec: &Spec) -> Vec<PathBuf> {
+    let is_shared = |mount: &&Mount| mount.options().iter().flatten().any(|o| o == "shared" || o == "rshared");
+    let mut places: Vec<PathBuf> =
+        spec.mounts().iter().flatten().filter(is_shared).filter_map(|mount| mount.source().clone()).collect();
+    places.sort();
+    places.dedup();
+    places
 }
 
 /// Who makes files in others' names has to come back to root: only root has all capabilities when it comes back.
@@ -189,7 +200,8 @@ fn begin(
         // Before the namespaces: what is made here belongs to who called.
         let listener = control::listen(&record)?;
         let log = match record.settings.log_driver {
-            LogDriver::K8sFile => Log::open(&record.log()).with_context(|| record.log().display().to_string())?,
+            LogDriver::K8sFile => Log::open(&record.log(), record.settings.log_size)
+                .with_context(|| record.log().display().to_string())?,
             LogDriver::None => Log::none(),
         };
         parting.perform(&line)?;

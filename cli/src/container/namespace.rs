@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::idmap;
 use lamel_isolate::oci::LinuxIdMapping;
 use lamel_unionfs::mount::{Side, daemonize};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::Signal;
 
@@ -75,7 +77,7 @@ fn part(ids: Ids<'_>, line: &OwnedFd, mounts: bool) -> Result<()> {
             setns(namespace, CloneFlags::CLONE_NEWUSER).with_context(|| format!("joining {path}"))?;
         }
     }
-    if mounts { part_mounts() } else { Ok(()) }
+    if mounts { part_mounts(&[]) } else { Ok(()) }
 }
 
 /// Puts this process into a user namespace of its own, whose ids are given from outside, by who is at the other end of
@@ -100,11 +102,21 @@ pub(super) fn give(line: &OwnedFd, uids: &[LinuxIdMapping], gids: &[LinuxIdMappi
 }
 
 /// Gives this process mounts of its own: what the host mounts and unmounts is so in here too, and nothing of here is
-/// outside.
-pub(super) fn part_mounts() -> Result<()> {
+/// outside, but for what comes to be below the `shared` places.
+pub(super) fn part_mounts(shared: &[PathBuf]) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .context("parting the mounts from the host's")
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let mut peers = Vec::new();
+    for place in shared {
+        peers.push((place, open_tree(CWD, place, flags).with_context(|| place.display().to_string())?));
+    }
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("parting the mounts from the host's")?;
+    for (place, tree) in peers {
+        move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .with_context(|| place.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// Both ends of a line.

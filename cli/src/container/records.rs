@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! containers/lock           held while names and directories come and go
+//! ids.lock                  held while ids are found that no other container has; taken before the other one
 //! containers/names/NAME     the id of the container of this name
 //! containers/ID/            a container
 //! containers/.ID/           one that is being made or removed; whose lock is free, is rubbish
@@ -196,14 +197,13 @@ impl Containers {
         Ok(())
     }
 
+    /// Held by who looks for ids that no other container has.
+    pub(crate) fn lock_ids(&self) -> Result<File> {
+        lock_file(&self.root.with_file_name("ids.lock"))
+    }
+
     fn lock(&self) -> Result<File> {
-        let path = self.root.join("lock");
-        let open = || -> io::Result<File> {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            flock(&file, FlockOperation::LockExclusive)?;
-            Ok(file)
-        };
-        open().with_context(|| path.display().to_string())
+        lock_file(&self.root.join("lock"))
     }
 
     fn hidden(&self, id: &str) -> PathBuf {
@@ -213,6 +213,15 @@ impl Containers {
     fn name_file(&self, name: &str) -> PathBuf {
         self.root.join("names").join(name)
     }
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    let open = || -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    };
+    open().with_context(|| path.display().to_string())
 }
 
 /// 64 hexadecimal digits.

@@ -168,6 +168,9 @@ pub(crate) struct Settings {
     pub(crate) restart: Restart,
     pub(crate) health: Option<HealthCheck>,
     pub(crate) log_driver: LogDriver,
+    /// Bytes that the log may have.
+    #[serde(default)]
+    pub(crate) log_size: Option<u64>,
     pub(crate) auto_remove: bool,
     pub(crate) init: bool,
     pub(crate) tty: bool,
@@ -233,6 +236,7 @@ pub(crate) mod tests {
             restart: Restart::No,
             health: None,
             log_driver: LogDriver::K8sFile,
+            log_size: None,
             auto_remove: false,
             init: false,
             tty: false,

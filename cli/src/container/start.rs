@@ -10,6 +10,8 @@ use lamel_isolate::exe;
 
 use super::attach::{Left, Stay, StayArgs};
 use super::each;
+use super::filter::{self, Filter};
+use super::listed::Listed;
 use super::monitor::{self, Wanted};
 use super::record::Record;
 use super::records::Containers;
@@ -30,8 +32,14 @@ pub(crate) struct Args {
     interactive: bool,
     #[command(flatten)]
     stay: StayArgs,
+    /// All that do not run
+    #[arg(long, conflicts_with_all = ["attach", "interactive"])]
+    all: bool,
+    /// Of all, those that it fits, as in `lamel ps`: restart-policy=always, should-start-on-boot=true
+    #[arg(short, long, value_name = "KEY=VALUE", conflicts_with_all = ["attach", "interactive", "containers"])]
+    filter: Vec<Filter>,
     /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required_unless_present_any = ["all", "filter"], conflicts_with = "all", value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
@@ -39,6 +47,13 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     exe::protect()?;
     let containers = super::containers(&args.store)?;
+    if args.all || !args.filter.is_empty() {
+        let names = waiting(&containers, &args.filter)?;
+        return each(&names, |name| {
+            let record = containers.find(name)?;
+            Ok(start(&args.store, &containers, &record, false)?.map(|_| name.to_owned()))
+        });
+    }
     let stays = args.attach || args.interactive;
     let name = match (args.containers.as_slice(), stays) {
         ([one], true) => one,
@@ -61,6 +76,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Left::Exited(code) => super::exit_code(code),
         Left::Detached => ExitCode::SUCCESS,
     })
+}
+
+/// The ids of those that do not run, the oldest first: others may need it.
+fn waiting(containers: &Containers, filters: &[Filter]) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for record in containers.list()? {
+        let Ok(state) = record.state() else { continue };
+        let listed = Listed { record, state, size: None };
+        if !listed.state.status.is_alive() && filter::fits(containers, filters, &listed)? {
+            ids.push(listed.record.id().to_owned());
+        }
+    }
+    ids.reverse();
+    Ok(ids)
 }
 
 /// Starts one; `None` if it runs already.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use lamel_isolate::landlock;
 use lamel_isolate::oci::{
     BoxBuilder, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     Mount, Process, Root, Spec, User,
@@ -51,6 +52,9 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let maps = args.identity.maps()?;
     let privileges = args.security.resolve()?;
     let mut resources = args.limits.resources()?;
+    if maps.is_some() && args.security.has_device_rules() {
+        bail!("--device-cgroup-rule: no device can be made in a user namespace; give it by --device");
+    }
     if maps.is_none() {
         resources.set_devices(Some(privileges.device_rules.clone()));
     }
@@ -62,7 +66,7 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     })?;
     mounts.retain(|mount| !network.mounts.iter().any(|other| other.destination() == mount.destination()));
     mounts.extend(network.mounts.iter().cloned());
-    let own = args.volumes.resolve()?;
+    let own = args.volumes.resolve(maps.as_ref())?;
     mounts.retain(|mount| !own.iter().any(|other| other.destination() == mount.destination()));
     mounts.extend(own);
 
@@ -70,6 +74,9 @@ pub(crate) fn spec(args: &Args, words: &[String], image: &OfImage, root: &Path, 
     let mut root_member = Root::default();
     root_member.set_path(root.to_owned()).set_readonly(Some(args.read_only));
     let process = process(args, words, image, &privileges, &network.hostname)?;
+    if let Some(profile) = &privileges.landlock {
+        spec.set_annotations(Some(HashMap::from([(landlock::ANNOTATION.to_owned(), profile.clone())])));
+    }
     let linux = linux(args, privileges, maps, resources, &network.namespace)?;
     spec.set_version(VERSION.to_owned())
         .set_root(Some(root_member))
@@ -102,6 +109,8 @@ fn process(args: &Args, words: &[String], image: &OfImage, privileges: &Privileg
         .set_capabilities(Some(capabilities))
         .set_rlimits(Some(args.limits.rlimits()?))
         .set_no_new_privileges(Some(privileges.no_new_privileges))
+        .set_apparmor_profile(privileges.apparmor.clone())
+        .set_selinux_label(privileges.labels.process.clone())
         .set_oom_score_adj(args.limits.oom_score_adj()?);
     Ok(process)
 }
@@ -189,6 +198,7 @@ fn linux(
         .set_namespaces(Some(namespaces(network, maps.is_some())?))
         .set_resources(Some(resources))
         .set_seccomp(privileges.seccomp)
+        .set_mount_label(privileges.labels.mounts)
         .set_masked_paths(Some(privileges.masked))
         .set_readonly_paths(Some(privileges.read_only))
         .set_devices(Some(privileges.devices))

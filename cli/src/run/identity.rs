@@ -52,6 +52,20 @@ pub(crate) struct Maps {
 }
 
 impl Maps {
+    /// Those of a user namespace that has the same ids as the one that lamel is in.
+    fn surrounding() -> Self {
+        let own = |file: &str| -> Vec<LinuxIdMapping> {
+            let map = std::fs::read_to_string(file).unwrap_or_default();
+            let line = |line: &str| {
+                let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+                let (inside, _, len) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+                Some(mapping(inside, inside, len))
+            };
+            map.lines().filter_map(line).collect()
+        };
+        Self { uids: own("/proc/self/uid_map"), gids: own("/proc/self/gid_map") }
+    }
+
     /// What the host calls a user and a group of the container; who has no name there keeps his own.
     pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
         let through = |maps: &[LinuxIdMapping], id: u32| {
@@ -77,9 +91,14 @@ impl IdentityArgs {
         }
     }
 
+    /// Whether ids have to be found.
+    pub(crate) fn finds_own(&self) -> bool {
+        self.userns == Some(UserNamespace::Auto)
+    }
+
     /// Finds ids for a container that is to have some of its own; `taken` tells the maps of the others.
     pub(crate) fn find_own(&self, taken: impl FnOnce() -> Result<Vec<LinuxIdMapping>>) -> Result<()> {
-        if self.userns != Some(UserNamespace::Auto) {
+        if !self.finds_own() {
             return Ok(());
         }
         if !rustix::process::geteuid().is_root() {
@@ -128,7 +147,8 @@ impl IdentityArgs {
                 bail!("--userns auto is for containers that are kept");
             }
             if self.uidmap.is_empty() {
-                return Ok(None);
+                // The root of a user namespace may not do what the host's may: its containers are in one below.
+                return Ok(is_in_user_namespace().then(Maps::surrounding));
             }
             let uids = parse_all("--uidmap", &self.uidmap)?;
             let gids = if self.gidmap.is_empty() { uids.clone() } else { parse_all("--gidmap", &self.gidmap)? };
@@ -149,6 +169,12 @@ impl IdentityArgs {
             _ => Maps { uids: vec![mapping(0, uid.as_raw(), 1)], gids: vec![mapping(0, gid.as_raw(), 1)] },
         }))
     }
+}
+
+/// Whether ids here are not those of the machine.
+pub(crate) fn is_in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map");
+    map.is_ok_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
 }
 
 /// The ids that are in both.

@@ -6,13 +6,15 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
+use super::identity::is_in_user_namespace;
+use super::label::{self, Labels};
 use anyhow::{Context as _, Result, bail};
-use lamel_isolate::caps;
 use lamel_isolate::oci::{
     Capabilities, Capability, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
     LinuxDeviceType, LinuxSeccomp,
 };
 use lamel_isolate::seccomp::{DEFAULT_PROFILE, Profile};
+use lamel_isolate::{caps, landlock};
 
 /// Bytes of a profile that are read.
 const MAX_PROFILE: u64 = 4 * 1024 * 1024;
@@ -48,7 +50,8 @@ pub(crate) struct SecurityArgs {
     /// All capabilities and devices, no filter, no masks: no protection from the container at all
     #[arg(long)]
     pub(crate) privileged: bool,
-    /// seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, apparmor=unconfined, label=disable
+    /// seccomp=FILE|unconfined, no-new-privileges, landlock=FILE, systempaths=unconfined,
+    /// apparmor=PROFILE|unconfined, label=disable|type:|level:|user:|role:|filetype:
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Give a device of the host; access: r, w, m
@@ -65,6 +68,12 @@ pub(crate) struct Privileges {
     pub(crate) capabilities: Capabilities,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) no_new_privileges: bool,
+    /// A profile of Landlock.
+    pub(crate) landlock: Option<String>,
+    /// A profile of AppArmor.
+    pub(crate) apparmor: Option<String>,
+    /// Those of SELinux.
+    pub(crate) labels: Labels,
     pub(crate) masked: Vec<String>,
     pub(crate) read_only: Vec<String>,
     pub(crate) devices: Vec<LinuxDevice>,
@@ -77,10 +86,17 @@ pub(crate) struct Privileges {
 struct Choices {
     seccomp: Option<String>,
     no_new_privileges: bool,
+    landlock: Option<String>,
+    labels: label::Wish,
     system_paths: bool,
 }
 
 impl SecurityArgs {
+    /// Whether devices are to be used that are made inside.
+    pub(crate) fn has_device_rules(&self) -> bool {
+        !self.device_cgroup_rule.is_empty()
+    }
+
     pub(crate) fn resolve(&self) -> Result<Privileges> {
         let choices = choices(&self.security_opt)?;
         let names = self.capabilities(&caps::available())?;
@@ -104,6 +120,9 @@ impl SecurityArgs {
             capabilities,
             seccomp,
             no_new_privileges: choices.no_new_privileges,
+            landlock: choices.landlock.as_deref().map(landlock_profile).transpose()?,
+            labels: choices.labels.resolve()?,
+            apparmor: choices.labels.apparmor,
             masked,
             read_only: paths(&READ_ONLY),
             devices,
@@ -179,9 +198,10 @@ fn choices(options: &[String]) -> Result<Choices> {
             ("seccomp", Some(value)) => choices.seccomp = Some(value.to_owned()),
             ("no-new-privileges", None | Some("true")) => choices.no_new_privileges = true,
             ("no-new-privileges", Some("false")) => choices.no_new_privileges = false,
+            ("landlock", Some(file)) => choices.landlock = Some(file.to_owned()),
             ("systempaths", Some("unconfined")) => choices.system_paths = true,
-            // What no container of lamel has anyway.
-            ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
+            ("apparmor", Some(profile)) => choices.labels.apparmor = Some(profile.to_owned()),
+            ("label", Some(label)) => choices.labels.label(label)?,
             _ => bail!("--security-opt {option} is not supported"),
         }
     }
@@ -191,18 +211,26 @@ fn choices(options: &[String]) -> Result<Choices> {
 fn filter(file: Option<&str>, capabilities: &BTreeSet<String>) -> Result<LinuxSeccomp> {
     let text = match file {
         None => DEFAULT_PROFILE.to_owned(),
-        Some(file) => {
-            let shown = || format!("seccomp profile {file}");
-            let size = fs::metadata(file).with_context(shown)?.len();
-            if size > MAX_PROFILE {
-                bail!("{}: more than {MAX_PROFILE} bytes", shown());
-            }
-            fs::read_to_string(file).with_context(shown)?
-        }
+        Some(file) => read_profile("seccomp", file)?,
     };
     let capabilities: Vec<String> = capabilities.iter().cloned().collect();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     Ok(Profile::parse(&text)?.resolve(&capabilities, &release)?)
+}
+
+fn landlock_profile(file: &str) -> Result<String> {
+    let profile = read_profile("landlock", file)?;
+    landlock::check(&profile).with_context(|| format!("landlock profile {file}"))?;
+    Ok(profile)
+}
+
+fn read_profile(kind: &str, file: &str) -> Result<String> {
+    let shown = || format!("{kind} profile {file}");
+    let size = fs::metadata(file).with_context(shown)?.len();
+    if size > MAX_PROFILE {
+        bail!("{}: more than {MAX_PROFILE} bytes", shown());
+    }
+    fs::read_to_string(file).with_context(shown)
 }
 
 /// `/sys/devices/system/cpu/cpuN/thermal_throttle`, by which a container could time its neighbours.
@@ -261,7 +289,7 @@ fn named_devices(text: &str) -> Result<(Vec<LinuxDevice>, String)> {
         bail!("{inside} must be absolute");
     }
     let (host, inside) = (fs::canonicalize(host)?, Path::new(inside));
-    if !rustix::process::geteuid().is_root() && host != inside {
+    if (!rustix::process::geteuid().is_root() || is_in_user_namespace()) && host != inside {
         bail!("a plain user's container can have a device under its own path alone");
     }
     if !host.is_dir() {
@@ -327,10 +355,11 @@ mod tests {
         let own = |list: &[&str]| list.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
         let read =
             choices(&own(&["seccomp=unconfined", "no-new-privileges:true", "label=disable", "apparmor=unconfined"]));
-        let wanted = Choices { seccomp: Some("unconfined".to_owned()), no_new_privileges: true, system_paths: false };
+        let labels = label::Wish { apparmor: Some("unconfined".to_owned()), ..label::Wish::default() };
+        let wanted =
+            Choices { seccomp: Some("unconfined".to_owned()), no_new_privileges: true, labels, ..Choices::default() };
         assert_eq!(read.unwrap(), wanted);
-        for option in ["apparmor=profile", "label=type:x", "seccomp", "proc-opts=hidepid=2", "no-new-privileges=maybe"]
-        {
+        for option in ["apparmor", "label=nested", "seccomp", "proc-opts=hidepid=2", "no-new-privileges=maybe"] {
             assert!(choices(&own(&[option])).is_err(), "{option}");
         }
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use lamel_isolate::oci::{Mount, MountBuilder};
 
+use super::identity::Maps;
+use super::{idmap, label};
 use crate::volume::store::check_name;
 
 /// Options of mounts.
@@ -12,10 +14,10 @@ use crate::volume::store::check_name;
 pub(crate) struct VolumeArgs {
     /// Mount a file or directory of the host, or the volume of a name, which is made if it is not there; without either
     /// a new volume, which goes with the container by --rm or rm -v. Options: ro, rw, nocopy, bind, rbind, propagation,
-    /// nosuid, nodev, noexec
+    /// nosuid, nodev, noexec, idmap[=uids=FILES-HOST-COUNT#…;gids=…]
     #[arg(short, long, value_name = "[HOST|VOLUME:]CONTAINER[:OPTIONS]")]
     volume: Vec<String>,
-    /// type=bind,source=…,target=… and readonly, bind-propagation=…; or type=tmpfs,target=… and tmpfs-size=…, tmpfs-mode=…;
+    /// type=bind,source=…,target=… and readonly, bind-propagation=…, idmap; or type=tmpfs,target=… and tmpfs-size=…, tmpfs-mode=…;
     /// or type=volume[,source=NAME],target=… and readonly, volume-nocopy
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<String>,
@@ -58,9 +60,15 @@ impl Asked {
 
 impl VolumeArgs {
     /// The mounts that are no volumes, those nearer to the root first.
-    pub(crate) fn resolve(&self) -> Result<Vec<Mount>> {
+    ///
+    /// The maps are the container's.
+    pub(crate) fn resolve(&self, maps: Option<&Maps>) -> Result<Vec<Mount>> {
         let mount = |asked| if let Asked::Mount(mount) = asked { Some(mount) } else { None };
-        Ok(self.all()?.into_iter().filter_map(mount).collect())
+        let mut mounts: Vec<Mount> = self.all()?.into_iter().filter_map(mount).collect();
+        for mount in &mut mounts {
+            idmap::resolve(mount, maps)?;
+        }
+        Ok(mounts)
     }
 
     /// The volumes.
@@ -144,6 +152,9 @@ fn volume(text: &str) -> Result<Asked> {
             "bind" | "rbind" if host.is_some() => more.push(option),
             _ if PROPAGATION.contains(&option) && host.is_some() => more.push(option),
             _ if ATTRIBUTES.contains(&option) => more.push(option),
+            // Without SELinux there is nothing that files would have to be given, and docker says nothing either.
+            "z" | "Z" if !label::relabels() => {}
+            _ if idmap::is_idmap(option) && host.is_some() => more.push(option),
             _ => bail!("the option {option} is not supported here"),
         }
     }
@@ -170,6 +181,10 @@ fn mount(text: &str) -> Result<Asked> {
     let (mut kind, mut source, mut target, mut read_only, mut nocopy) = (None, None, None, false, None);
     let (mut more, mut data) = (Vec::new(), Vec::new());
     for field in text.split(',') {
+        if idmap::is_idmap(field) {
+            more.push(field);
+            continue;
+        }
         let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
         let needed = || value.filter(|value| !value.is_empty()).ok_or_else(|| anyhow!("{key} needs a value"));
         match key {
@@ -201,7 +216,7 @@ fn mount(text: &str) -> Result<Asked> {
         // As docker has it, a volume is what is meant if nothing is said.
         Some("volume") | None => {
             if !data.is_empty() || !more.is_empty() {
-                bail!("type=volume takes neither a propagation nor options of tmpfs");
+                bail!("type=volume takes neither a propagation, nor idmap, nor options of tmpfs");
             }
             let (name, nocopy) = (source.map(named).transpose()?, nocopy.unwrap_or(false));
             Ok(Asked::Volume(Wish { name, destination: target, read_only, nocopy, options: Vec::new() }))
@@ -217,7 +232,7 @@ fn mount(text: &str) -> Result<Asked> {
         }
         Some("tmpfs") => {
             if source.is_some() || !more.is_empty() {
-                bail!("type=tmpfs takes neither a source nor a propagation");
+                bail!("type=tmpfs takes neither a source, nor a propagation, nor idmap");
             }
             let mut options = vec!["nosuid", "nodev", "noexec"];
             options.extend(read_only.then_some("ro"));
@@ -266,9 +281,7 @@ mod tests {
         assert_eq!(wish(volume("name:/x:ro,nocopy").unwrap()), (name.clone(), "/x".to_owned(), true, true));
         assert_eq!(wish(mount_of("type=volume,src=name,dst=/x,volume-nocopy")), (name, "/x".to_owned(), false, true));
         assert_eq!(wish(mount_of("dst=/x,readonly")), (None, "/x".to_owned(), true, false));
-        for text in
-            ["x", "na/me:/x", "/etc:x", ":/x", "/etc:", "/etc:/x:z", "/etc:/x:O", "/etc:/x:nocopy", "name:/x:rslave"]
-        {
+        for text in ["x", "na/me:/x", "/etc:x", ":/x", "/etc:", "/etc:/x:O", "/etc:/x:nocopy", "name:/x:rslave"] {
             assert!(volume(text).is_err(), "{text}");
         }
     }
@@ -303,9 +316,9 @@ mod tests {
             tmpfs: vec!["/a/b/c:size=5".to_owned()],
             ..Default::default()
         };
-        let places: Vec<PathBuf> = args.resolve().unwrap().iter().map(|m| m.destination().clone()).collect();
+        let places: Vec<PathBuf> = args.resolve(None).unwrap().iter().map(|m| m.destination().clone()).collect();
         assert_eq!(places, ["/a", "/a/b", "/a/b/c"].map(PathBuf::from));
         let twice = VolumeArgs { tmpfs: vec!["/a".to_owned(), "/a".to_owned()], ..Default::default() };
-        assert!(twice.resolve().is_err());
+        assert!(twice.resolve(None).is_err());
     }
 }

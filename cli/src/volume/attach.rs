@@ -58,7 +58,8 @@ impl<'b> Asking<'_, 'b> {
         let volumes = Volumes::open(self.containers.store())?;
         let (containers, used) = (self.containers, Vec::new());
         let mut attached = Attached { used, volumes, containers, held: None, new: Vec::new() };
-        let own: Vec<PathBuf> = self.args.resolve()?.iter().map(|mount| mount.destination().clone()).collect();
+        let own: Vec<PathBuf> =
+            self.args.resolve(self.maps.as_ref())?.iter().map(|mount| mount.destination().clone()).collect();
         let mut wishes = self.args.wishes()?;
         let mut binds = Vec::new();
         for text in &self.args.volumes_from {
@@ -149,7 +150,9 @@ impl<'b> Asking<'_, 'b> {
                 let read_only = read_only || options.iter().any(|option| option == "rro" || option == "ro");
                 let kept = |option: &&String| !["ro", "rro", "rw"].contains(&option.as_str());
                 let more: Vec<&str> = options.iter().filter(kept).map(String::as_str).collect();
-                binds.push(bind(&source, place, read_only, &more)?);
+                let mut taken = bind(&source, place, read_only, &more)?;
+                taken.set_uid_mappings(mount.uid_mappings().clone()).set_gid_mappings(mount.gid_mappings().clone());
+                binds.push(taken);
             }
         }
         Ok(())

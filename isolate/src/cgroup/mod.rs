@@ -141,6 +141,8 @@ pub(crate) trait Group: fmt::Debug + Send {
     fn doors(&self) -> Result<Doors, CgroupError>;
     /// Stops everything in it, or lets it go on.
     fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError>;
+    /// How many of its processes the kernel has killed for want of memory; none where it does not count them.
+    fn oom_kills(&self) -> Option<u64>;
     /// Removes it; what runs in it must have ended.
     fn remove(&mut self);
 }
@@ -260,6 +262,12 @@ impl Directory {
 
 fn open_to_write(path: &Path) -> Result<File, CgroupError> {
     fs::OpenOptions::new().write(true).open(path).map_err(CgroupError::io("opening", path))
+}
+
+/// The number behind a word, in a file of words and numbers.
+fn counter(path: &Path, word: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {

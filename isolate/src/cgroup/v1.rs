@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 
 use super::{
-    CgroupError, Directory, Doors, Setting, Throttled, below, devices, open_to_write, pids_limit, refuse_unsupported,
-    sweep, throttles, weights, write,
+    CgroupError, Directory, Doors, Setting, Throttled, below, counter, devices, open_to_write, pids_limit,
+    refuse_unsupported, sweep, throttles, weights, write,
 };
 
 /// One mounted hierarchy.
@@ -162,6 +162,10 @@ impl super::Group for Groups {
             advice: "",
         })?;
         freezer.write("freezer.state", if frozen { "FROZEN" } else { "THAWED" })
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        counter(&self.directory("memory")?.path.join("memory.oom_control"), "oom_kill")
     }
 
     fn remove(&mut self) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 
 use super::{
-    CgroupError, Directory, Doors, Setting, Throttled, below, devices, pids_limit, refuse_unsupported, sweep,
+    CgroupError, Directory, Doors, Setting, Throttled, below, counter, devices, pids_limit, refuse_unsupported, sweep,
     throttles, weights, write,
 };
 
@@ -95,6 +95,10 @@ impl super::Group for Group {
 
     fn freeze(&mut self, frozen: bool) -> Result<(), CgroupError> {
         self.directory()?.write("cgroup.freeze", if frozen { "1" } else { "0" })
+    }
+
+    fn oom_kills(&self) -> Option<u64> {
+        counter(&self.0.as_ref()?.path.join("memory.events"), "oom_kill")
     }
 
     fn remove(&mut self) {
@@ -250,6 +254,10 @@ mod tests {
         ] {
             assert_eq!(read(&format!("lamel-x/{file}")), value, "{file}");
         }
+        assert_eq!(group.oom_kills(), None);
+        let events = place.path().join("slice/lamel-x/memory.events");
+        fs::write(events, "low 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n").unwrap();
+        assert_eq!(group.oom_kills(), Some(2));
         assert!(read("cgroup.subtree_control").starts_with('+'));
         assert_eq!(read("own/cgroup.subtree_control"), "");
     }

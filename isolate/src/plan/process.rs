@@ -13,6 +13,8 @@ use super::step::{Identity, Step};
 use crate::caps;
 use crate::error::Error;
 use crate::idmap::IdMaps;
+use crate::label::Labels;
+use crate::landlock::Landlock;
 use crate::rlimit;
 use crate::sys::exec::Vector;
 
@@ -36,6 +38,7 @@ pub(crate) struct Program {
 pub(crate) fn steps(
     process: &Process,
     id_maps: Option<&IdMaps>,
+    (labels, landlock): (Option<Labels>, Option<Landlock>),
     filtered: bool,
     hidden: bool,
     steps: &mut Vec<Step>,
@@ -46,6 +49,8 @@ pub(crate) fn steps(
     let no_new_privileges = process.no_new_privileges() == Some(true);
     steps.push(Step::Enter(c_string("process.cwd", process.cwd().as_os_str().as_bytes())?));
     steps.push(Step::Bound(sets));
+    steps.extend(labels.map(Step::Label));
+    steps.extend(landlock.map(Step::Landlock));
     if filtered && !no_new_privileges {
         steps.push(Step::Filter);
     }

@@ -8,6 +8,9 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::caps::Sets;
 use crate::dev::Device;
+use crate::hook::Hook;
+use crate::label::Labels;
+use crate::landlock::Landlock;
 use crate::mount::{HostTree, Mount};
 use crate::rlimit::Limit;
 use crate::rootfs::{Inside, Root};
@@ -57,14 +60,28 @@ pub(crate) enum Step {
     Limit(Limit),
     Enter(CString),
     Bound(Sets),
+    Label(Labels),
+    Landlock(Landlock),
     Filter,
     Identity(Identity),
     Capabilities(Sets),
     NoNewPrivileges,
     TakeTerminal,
     Umask(u32),
+    /// The parent runs its hooks, and gives the states that those of the child get.
+    AwaitHooks,
+    /// From hooks of the container's, which find nothing open either.
+    HideForHooks,
+    Hook(Hook, Stage),
     Init,
     Exec,
+}
+
+/// Where a container is in its life, as a hook is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Creating,
+    Created,
 }
 
 /// Whose ids the program runs with.
@@ -108,10 +125,14 @@ impl fmt::Display for Step {
             Self::RootReadOnly => f.write_str("making the root read-only"),
             Self::Pivot | Self::Cover => f.write_str("changing the root"),
             Self::OpenRoot => f.write_str("opening the container's root"),
-            Self::Hide => f.write_str("hiding from the container"),
+            Self::AwaitHooks => f.write_str("waiting for hooks"),
+            Self::Hook(hook, _) => write!(f, "running the hook {hook}"),
+            Self::Hide | Self::HideForHooks => f.write_str("hiding from the container"),
             Self::Limit(_) => f.write_str("setting a resource limit"),
             Self::Enter(path) => write!(f, "entering the working directory {}", path.to_string_lossy()),
             Self::Bound(_) => f.write_str("bounding the capabilities"),
+            Self::Label(_) => f.write_str("setting the security module's label"),
+            Self::Landlock(_) => f.write_str("confining it by Landlock"),
             Self::Filter => f.write_str("installing the system call filter"),
             Self::Identity(Identity { uid, gid, .. }) => write!(f, "becoming user {uid}, group {gid}"),
             Self::Capabilities(_) => f.write_str("setting the capabilities"),

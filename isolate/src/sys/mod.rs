@@ -6,6 +6,7 @@
 pub(crate) mod bpf;
 pub(crate) mod code;
 pub(crate) mod exec;
+pub(crate) mod landlock;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;

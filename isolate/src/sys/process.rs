@@ -61,8 +61,8 @@ pub(crate) unsafe fn clone(flags: u64, group: Option<BorrowedFd<'_>>, sibling: b
 
 /// [`clone`] for [`crate::child`], whose code keeps the promise.
 pub(crate) fn start(flags: u64, group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
-    // SAFETY: the callers hand the child to `child::run`, `child::join` or `exec::fetch`, which never return, and
-    // neither allocate nor lock.
+    // SAFETY: the callers hand the child to `child::run`, `child::join`, `exec::fetch`, `idle` or `Hook::become_program`,
+    // which never return, and neither allocate nor lock.
     unsafe { clone(flags, group, false) }
 }
 
@@ -85,6 +85,17 @@ pub(crate) fn fork_in_child() -> Result<Cloned, Errno> {
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: _exit runs no code of this process.
     unsafe { libc::_exit(code) }
+}
+
+/// Does nothing until it is killed, at the latest with its parent: for the sake of the namespaces that it is in.
+pub(crate) fn idle(parent: Pid) -> ! {
+    if die_with_parent().is_err() || rustix::process::getppid() != Some(parent) {
+        exit(125);
+    }
+    loop {
+        // SAFETY: pause takes nothing and returns after a signal.
+        unsafe { libc::pause() };
+    }
 }
 
 /// Ends the process if a panic tries to leave a child's code.
@@ -134,16 +145,23 @@ pub(crate) fn close_all() {
     unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
 }
 
-/// The same but for one, and for so many after the standard streams: only in a process that uses no other any more.
-pub(crate) fn close_others(kept: BorrowedFd<'_>, preserved: u32) -> Result<(), Errno> {
-    let (kept, first) = (kept.as_raw_fd().unsigned_abs(), FIRST.saturating_add(preserved));
-    for (from, to) in [(first, kept.saturating_sub(1)), (first.max(kept.saturating_add(1)), libc::c_uint::MAX)] {
-        if from <= to {
-            // SAFETY: the owners of the descriptors are never run again in this process.
-            check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+/// The same but for a few, and for so many after the standard streams: only in a process that uses no other any more.
+pub(crate) fn close_others<const N: usize>(kept: [BorrowedFd<'_>; N], preserved: u32) -> Result<(), Errno> {
+    let mut kept = kept.map(|fd| fd.as_raw_fd().unsigned_abs());
+    kept.sort_unstable();
+    let mut from = FIRST.saturating_add(preserved);
+    let close = |from: libc::c_uint, to: libc::c_uint| {
+        if from > to {
+            return Ok(());
         }
+        // SAFETY: the owners of the descriptors are never run again in this process.
+        check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
+    };
+    for fd in kept {
+        close(from, fd.saturating_sub(1))?;
+        from = from.max(fd.saturating_add(1));
     }
-    Ok(())
+    close(from, libc::c_uint::MAX)
 }
 
 /// Makes this process one that only who may trace everything on the host can trace or look into, until it executes a

@@ -92,6 +92,10 @@ impl Monitor {
         for stream in [Stream::Out, Stream::Err] {
             while self.pass_on(&mut run.streams, stream) {}
         }
+        self.state.oom_killed = run.container.was_oom_killed();
+        if self.state.oom_killed {
+            self.tell_event("oom", &[]);
+        }
         drop(run);
         (self.kill_at, self.settled_at, self.checks) = (None, None, None);
         self.state.exit_code = code;
@@ -100,6 +104,9 @@ impl Monitor {
         self.state.networks.clear();
         self.state.ports.clear();
         self.tell_event("die", &[("exitCode", code.to_string())]);
+        if std::mem::take(&mut self.stopping) {
+            self.tell_event("stop", &[]);
+        }
         if self.again {
             // Who asked for an end has had it.
             self.dismiss_waiting(code);
@@ -119,7 +126,7 @@ impl Monitor {
 
     fn is_to_restart(&self, code: i32) -> bool {
         match self.record.settings.restart {
-            _ if self.state.stopped => false,
+            _ if self.state.stopped || self.ending => false,
             Restart::No => false,
             Restart::OnFailure(most) => code != 0 && (most == 0 || self.state.restarts < most),
             Restart::Always | Restart::UnlessStopped => true,

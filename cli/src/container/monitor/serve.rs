@@ -51,6 +51,10 @@ pub(super) struct Monitor {
     pub(super) started: Instant,
     /// When it gets SIGKILL.
     pub(super) kill_at: Option<Instant>,
+    /// A command has asked it to end, and hears of the end by an event.
+    pub(super) stopping: bool,
+    /// This process was told to end, and so was its container: that is no command to stop it, and no boot respects it.
+    pub(super) ending: bool,
     /// When it is started again.
     pub(super) start_at: Option<Instant>,
     /// It is started again as soon as it has ended.
@@ -109,6 +113,8 @@ impl Monitor {
             run: None,
             started: Instant::now(),
             kill_at: None,
+            stopping: false,
+            ending: false,
             start_at: None,
             again: false,
             backoff: Self::first_wait(),
@@ -274,7 +280,10 @@ impl Monitor {
         while let Ok(Some(number)) = self.signals.next() {
             match Signal::from_named_raw(number) {
                 // Who ends the monitor means the container.
-                Some(Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT) => drop(self.stop(None)),
+                Some(Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT) => {
+                    self.ending = true;
+                    self.stop(None);
+                }
                 _ => tracing::debug!("signal {number}"),
             }
         }
@@ -395,7 +404,9 @@ impl Monitor {
 
     /// Begins to stop the container. `false`: it does not run, and will not.
     fn stop(&mut self, seconds: Option<u32>) -> bool {
-        self.state.stopped = !self.again;
+        if !self.ending {
+            self.state.stopped = !self.again;
+        }
         let Some(run) = &self.run else {
             self.start_at = None;
             return false;
@@ -405,6 +416,8 @@ impl Monitor {
         if let Err(errno) = run.container.signal(signal) {
             tracing::warn!("signal {signal}: {errno}");
         }
+        self.stopping = true;
+        self.tell_event("kill", &[("signal", signal.to_string())]);
         let at = Instant::now() + Duration::from_secs(seconds.into());
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
         self.thaw();
@@ -418,6 +431,7 @@ impl Monitor {
         {
             tracing::error!("SIGKILL: {errno}");
         }
+        self.tell_event("kill", &[("signal", KILL.to_string())]);
         self.thaw();
     }
 

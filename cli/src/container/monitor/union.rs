@@ -19,6 +19,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use super::super::places;
 use super::super::record::Record;
+use crate::run::identity::is_in_user_namespace;
 
 /// Where an upper keeps owners that this user may not give (containers/storage).
 const OVERRIDE_STAT: &str = "user.containers.override_stat";
@@ -131,11 +132,6 @@ pub(crate) fn dress_root(record: &Record, view: &View, permissions: XattrPermiss
 
 fn ranges(maps: &[LinuxIdMapping]) -> Vec<IdRange> {
     maps.iter().map(|map| IdRange { container: map.container_id(), host: map.host_id(), len: map.size() }).collect()
-}
-
-/// Whether ids here are not those of the machine.
-fn is_in_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
 }
 
 impl Union {
