@@ -6,7 +6,6 @@ mod kernel;
 mod network;
 mod probe;
 mod store;
-mod sys;
 mod users;
 
 use std::io::{self, IsTerminal as _};

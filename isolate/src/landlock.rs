@@ -98,6 +98,12 @@ pub(crate) struct Landlock {
     strict: bool,
 }
 
+/// The kernel's version of Landlock; 0 for none.
+#[must_use]
+pub fn version() -> u32 {
+    sys::version()
+}
+
 /// Checks a profile.
 ///
 /// # Errors

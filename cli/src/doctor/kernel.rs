@@ -3,7 +3,7 @@
 use std::fs::read_to_string;
 
 use super::probe::Probe;
-use super::{Check, State, sys};
+use super::{Check, State};
 
 const AREA: &str = "kernel";
 
@@ -42,20 +42,15 @@ fn seccomp() -> Check {
 }
 
 fn landlock() -> Check {
-    match sys::landlock_version() {
-        Ok(version) => Check::new(AREA, "Landlock", State::Ok, format!("version {version}")),
-        Err(errno) => Check::new(
-            AREA,
-            "Landlock",
-            State::Unused,
-            format!("{}; lamel does without it", errno.description().unwrap_or("not in this kernel")),
-        ),
+    match lamel_isolate::landlock::version() {
+        0 => Check::new(AREA, "Landlock", State::Unused, "not in this kernel, or switched off; lamel does without it"),
+        version => Check::new(AREA, "Landlock", State::Ok, format!("version {version}")),
     }
 }
 
 fn modules() -> Check {
     let read = |path: &str| read_to_string(path).unwrap_or_default().trim().to_owned();
-    let apparmor = read("/sys/module/apparmor/parameters/enabled") == "Y";
+    let apparmor = lamel_isolate::label::Modules::detect().apparmor;
     let selinux = match read("/sys/fs/selinux/enforce").as_str() {
         "1" => Some("SELinux, enforcing"),
         "0" => Some("SELinux, permissive"),
