@@ -151,8 +151,17 @@ fn copy(view: &OwnedFd, stage: &OwnedFd, tree: &OwnedFd, path: &Path, staged: &m
             Some(before) => look(before, &entry)?.is_some(),
             None => false,
         };
-        if !known {
-            copy(view, stage, tree, &path.join(entry), staged)?;
+        if known {
+            continue;
+        }
+        let (inner, noted) = (path.join(entry), staged.len());
+        match copy(view, stage, tree, &inner, staged) {
+            // Somebody else has removed it from the tree in between.
+            Err(error) if matches!(error.downcast_ref(), Some(&Errno::NOENT)) => {
+                staged.truncate(noted);
+                remove(stage, &inner)?;
+            }
+            copied => copied?,
         }
     }
     Ok(())
