@@ -34,7 +34,7 @@ and besides:
   fsync=0|1 (as volatile, 0 syncs nothing: a crash of the machine may lose the upper)
   acl noacl  io=auto|cached|handles|passthrough  writeback=0|1  timeout=SECONDS  threads=N  spin=0|1
   uidmapping=C:H:N[:…]  gidmapping=C:H:N[:…]  squash_to_root  squash_to_uid=N  squash_to_gid=N
-  xattr_permissions=0|1|2  static_nlink  ino32_t
+  overflow_uid=N  overflow_gid=N  xattr_permissions=0|1|2  static_nlink  ino32_t
   ro rw dev nodev suid nosuid exec noexec atime noatime relatime … allow_other default_permissions
   fsname=NAME  subtype=NAME  context=\"…\"
 

@@ -60,6 +60,35 @@ fn what_a_container_changed_is_what_its_image_shows() {
     }
 }
 
+/// A plain user without subordinate ids: the container sees all as its root's, which may do everything with it.
+#[test]
+fn owners_that_a_container_of_one_id_does_not_have_are_kept() {
+    let place = base(Who::Alone);
+    let touched = "/setid /sticky /d/one /moved";
+    let seen = place.container(
+        "--name c1 base:1",
+        &format!(
+            "echo more >> /setid; chmod 711 /sticky; echo x > /sticky/new; mv /setid /moved; ln /moved /setid; chmod 600 /d/one
+             ! chown 33 /d/one 2> /dev/null; chown 0 /disk; stat -c '%n %u:%g %a' {touched}; grep -c more /moved"
+        ),
+    );
+    assert_eq!(seen, "/setid 0:0 755\n/sticky 0:0 711\n/d/one 0:0 600\n/moved 0:0 755\n1");
+    assert_eq!(place.run("lamel diff c1"), "C /d\nC /d/one\nC /disk\nA /moved\nC /setid\nC /sticky\nA /sticky/new");
+    place.run("lamel commit -q c1 new:1 > /dev/null && lamel verify && lamel save --format oci-dir -o out new:1");
+    let stat = format!("for f in {touched} /sticky/new; do lamel stat -c '%u:%g %a' new:1:$f; done");
+    let stored = "1000:1000 755\n65534:65534 711\n65534:65534 600\n1000:1000 755\n0:0 644";
+    assert_eq!(place.run(&stat), stored);
+    let layer = "cat out/blobs/sha256/$(lamel inspect -f '{{json .Manifest.layers}}' new:1 | grep -o 'sha256:[^\"]*' | sed -n '2s/.*://p')";
+    for tar in ["lamel export c1", "lamel export new:1", layer] {
+        let owners =
+            place.run(&format!("{tar} | tar tv --numeric-owner moved setid sticky | awk '{{print $2}}' | sort"));
+        assert_eq!(owners, "0/0\n1000/1000\n1000/1000\n65534/65534", "{tar}");
+    }
+    // Copied is what it sees itself.
+    assert_eq!(place.run("lamel cp c1:/moved - | tar tv --numeric-owner | awk '{print $2}'"), "0/0");
+    assert_eq!(place.container("--rm new:1", &format!("stat -c '%u:%g' {touched} | sort -u")), "0:0");
+}
+
 #[test]
 fn a_running_container_is_paused_and_goes_on() {
     let place = base(Who::Root);

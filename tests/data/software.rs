@@ -51,10 +51,7 @@ fn debian(who: Who) -> Place {
 fn everything(who: Who) {
     let place = debian(who);
     postgres::keeps_its_rows_in_a_volume(&place, who);
-    // Who has one id alone may not change what the image gives to apt's own user.
-    if who != Who::Alone {
-        packages::are_installed_and_committed(&place, who);
-    }
+    packages::are_installed_and_committed(&place, who);
     compiler::makes_a_program(&place);
 }
 

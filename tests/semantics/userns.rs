@@ -125,6 +125,59 @@ fn override_stat_for_one_with_a_single_id() {
     drop(s);
 }
 
+/// The kernel lets nobody change what belongs to ids that the namespace does not have (`EOVERFLOW`, `EACCES`). Shown as its
+/// root's it can be changed, and stays whose it is, until it is given away.
+#[test]
+fn what_belongs_to_ids_that_are_not_had_is_shown_as_the_root_s_and_stays_whose_it_is() {
+    let (s, home, as_tests) = scratch_of_user();
+    let kept = ["mode", "grown", "cut", "dated", "moved", "linked", "noted", "dir", "dir/in", "grouped"];
+    let given = ["owner", "group", "both"];
+    let fill = format!(
+        "mkdir -p low/dir low/grouped up work mnt; cd low; touch dir/in {files}; echo text | tee cut grown setid > setid-too; \
+         for f in {all}; do setfattr -n user.containers.override_stat -v 33:34:0640 $f; done; \
+         for f in dir grouped; do setfattr -n user.containers.override_stat -v 33:34:02750:dir $f; done; \
+         for f in setid setid-too; do setfattr -n user.containers.override_stat -v 33:34:06755 $f; done; \
+         mv moved before; setfattr -n user.containers.override_stat -v 0:0:0755:dir .; cd ..",
+        files = "mode dated moved linked noted owner group both",
+        all = kept.iter().chain(&given).copied().collect::<Vec<_>>().join(" "),
+    );
+    let mount = "$LAMEL mount -o lowerdir=low,upperdir=up,workdir=work,xattr_permissions=2 \
+                 -o uidmapping=0:0:1,gidmapping=0:0:1,overflow_uid=0,overflow_gid=0 mnt";
+    let steps = [
+        fill.as_str(),
+        mount,
+        "test \"$(find mnt -printf \"%U:%G\\n\" | sort -u)\" = 0:0; cd mnt; test $(stat -c %a setid) = 6755",
+        "chmod 600 mode dir/in; chmod 2770 dir; echo more >> grown; truncate -s 1 cut; touch -d @5 dated; mv before moved",
+        "ln linked link; setfattr -n user.note -v x noted; echo more >> setid; chmod 4711 setid-too",
+        "chown 0 owner; chgrp 0 group; chown 0:0 both; ! chown 33 mode 2> err; ! chgrp 34 mode 2> err",
+        "echo n > new; mkdir newdir; echo n > dir/new; mkdir grouped/new",
+        "test \"$(find . -printf \"%U:%G\\n\" | sort -u)\" = 0:0; cd ..; $LAMEL umount mnt",
+        mount,
+        "test \"$(find mnt -printf \"%U:%G\\n\" | sort -u)\" = 0:0; cd mnt; test \"$(stat -c %a:%s mode cut | xargs)\" = \"600:0 640:1\"",
+        "test \"$(stat -c %a dir setid setid-too | xargs)\" = \"2770 755 4711\"; cd ..; $LAMEL umount mnt",
+    ];
+    sh(&format!("{as_tests} unshare -Urm {}", script(&steps)));
+    let owner = |name: &str| {
+        let value = get(home.join("up").join(name), "user.containers.override_stat").unwrap();
+        let value = String::from_utf8(value).unwrap();
+        let (uid, rest) = value.split_once(':').unwrap();
+        format!("{uid}:{}", rest.split_once(':').unwrap().0)
+    };
+    for name in kept.iter().chain(&["link", "setid", "setid-too"]) {
+        assert_eq!(owner(name), "33:34", "{name}");
+    }
+    let others = given.iter().chain(&["new", "newdir", "dir/new", "grouped/new"]);
+    let want = ["0:34", "33:0", "0:0", "0:0", "0:0", "0:34", "0:34"];
+    for (name, want) in others.zip(want) {
+        assert_eq!(owner(name), want, "{name}");
+    }
+    // On disk it is all the user's, and gives nobody anything.
+    for name in ["setid", "setid-too", "dir", "new"] {
+        assert_eq!(mode(home.join("up").join(name)) & 0o7000, 0, "{name}");
+    }
+    drop(s);
+}
+
 /// Ubuntu's overlayfs once gave a file in the upper capabilities that counted outside of the namespace (CVE-2021-3493).
 #[test]
 fn a_capability_given_in_a_user_namespace_counts_there_alone() {

@@ -109,6 +109,11 @@ pub struct Ownership {
     pub squash_uid: Option<u32>,
     /// Show every object as owned by this gid.
     pub squash_gid: Option<u32>,
+    /// Show objects of uids that `uid_map` does not cover as owned by this uid, not by 65534. What is stored is the owner
+    /// that they have, until somebody gives them to another.
+    pub overflow_uid: Option<u32>,
+    /// The same of gids and `gid_map`.
+    pub overflow_gid: Option<u32>,
     /// Owners, modes and device types are kept in an override xattr
     /// (`user.containers.override_stat`): fuse-overlayfs's `xattr_permissions`.
     pub xattr_permissions: XattrPermissions,

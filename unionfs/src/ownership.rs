@@ -7,7 +7,7 @@ use crate::attr::Attr;
 use crate::error::{Error, LayerFault, Refusal, Result};
 use crate::options::{IdRange, Ownership, XattrPermissions};
 
-/// Shown for ids that no mapping covers.
+/// Stands for ids that no mapping covers.
 const OVERFLOW_ID: u32 = 65_534;
 
 /// The override xattrs, by who may set them.
@@ -123,10 +123,11 @@ impl Owners {
         }
     }
 
-    /// The attributes as the mount shows them.
+    /// The attributes as the mount shows them, which are never stored: several owners may be shown as one.
     pub(crate) fn show(&self, attr: &mut Attr) {
-        attr.uid = self.options.squash_uid.unwrap_or_else(|| shown(&self.options.uid_map, attr.uid));
-        attr.gid = self.options.squash_gid.unwrap_or_else(|| shown(&self.options.gid_map, attr.gid));
+        let Ownership { uid_map, gid_map, squash_uid, squash_gid, overflow_uid, overflow_gid, .. } = &self.options;
+        attr.uid = squash_uid.or_else(|| shown(uid_map, attr.uid)).or(*overflow_uid).unwrap_or(OVERFLOW_ID);
+        attr.gid = squash_gid.or_else(|| shown(gid_map, attr.gid)).or(*overflow_gid).unwrap_or(OVERFLOW_ID);
     }
 
     /// Whether everything is shown as one user's, whoever it belongs to on disk.
@@ -157,20 +158,16 @@ impl Owners {
     }
 }
 
-/// The id on the host that a container's id on disk stands for.
+/// The id on the host that a container's id on disk stands for, if it stands for any.
 ///
 /// One that is no container's id but is one of the host's range is that already: containers/storage gives id-mapped
 /// mounts as lowers where the kernel has them, and the mapping besides.
-fn shown(map: &[IdRange], id: u32) -> u32 {
+fn shown(map: &[IdRange], id: u32) -> Option<u32> {
     let on_host = map.iter().find_map(|range| {
         let offset = id.checked_sub(range.container)?;
         (offset < range.len).then(|| range.host.checked_add(offset))?
     });
-    match on_host {
-        Some(host) => host,
-        None if map.is_empty() || stored(map, id).is_ok() => id,
-        None => OVERFLOW_ID,
-    }
+    on_host.or_else(|| stored(map, id).is_ok().then_some(id))
 }
 
 /// The container's id, as it is stored, of an id on the host.
@@ -188,7 +185,10 @@ fn stored(map: &[IdRange], id: u32) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::CWD;
+
     use super::*;
+    use crate::sys::at;
 
     #[test]
     fn override_values() {
@@ -216,11 +216,42 @@ mod tests {
     #[test]
     fn maps_both_ways() {
         let map = [IdRange { container: 0, host: 1000, len: 1 }, IdRange { container: 1, host: 100_000, len: 65_536 }];
-        assert_eq!(shown(&map, 0), 1000);
-        assert_eq!(shown(&map, 5), 100_004);
-        assert_eq!(shown(&map, 70_000), OVERFLOW_ID);
-        assert_eq!(shown(&map, 165_535), 165_535);
+        assert_eq!(shown(&map, 0), Some(1000));
+        assert_eq!(shown(&map, 5), Some(100_004));
+        assert_eq!(shown(&map, 70_000), None);
+        assert_eq!(shown(&map, 165_535), Some(165_535));
+        assert_eq!(shown(&[], 70_000), Some(70_000));
         assert_eq!(stored(&map, 100_004).unwrap(), 5);
         assert!(stored(&map, 7).is_err());
+    }
+
+    #[test]
+    fn whom_no_map_covers_is_shown_as_the_overflow_ids() {
+        let one = vec![IdRange { container: 0, host: 0, len: 1 }];
+        let mut options = Ownership { uid_map: one.clone(), gid_map: one, ..Ownership::default() };
+        let seen = |options: &Ownership, uid, gid| {
+            let mut attr = Attr::from(&at::stat(CWD, OsStr::new("/")).unwrap());
+            (attr.uid, attr.gid) = (uid, gid);
+            Owners::new(options).show(&mut attr);
+            (attr.uid, attr.gid)
+        };
+        assert_eq!(seen(&options, 0, 33), (0, OVERFLOW_ID));
+        (options.overflow_uid, options.overflow_gid) = (Some(0), Some(7));
+        for (on_disk, shown) in [((0, 0), (0, 0)), ((33, 0), (0, 0)), ((0, 33), (0, 7)), ((65_534, 65_534), (0, 7))] {
+            assert_eq!(seen(&options, on_disk.0, on_disk.1), shown, "{on_disk:?}");
+        }
+        let owners = Owners::new(&options);
+        assert_eq!((owners.disk_uid(0).unwrap(), owners.disk_gid(0).unwrap()), (0, 0));
+        assert!(
+            owners.disk_uid(33).is_err() && owners.disk_gid(7).is_err(),
+            "what is shown for all others is nobody's id"
+        );
+        assert_eq!(owners.maker(0, 0), (0, 0));
+        assert_eq!(owners.maker(33, 33), (OVERFLOW_ID, OVERFLOW_ID));
+        // One who is shown for all is shown for these, too; without maps there is nobody whom they do not cover.
+        options.squash_uid = Some(5);
+        assert_eq!(seen(&options, 33, 33), (5, 7));
+        let plain = Ownership { overflow_uid: Some(0), overflow_gid: Some(0), ..Ownership::default() };
+        assert_eq!(seen(&plain, 33, 34), (33, 34));
     }
 }

@@ -25,8 +25,6 @@ for file in *.deb; do
 done > Packages
 "#;
 
-const INSTALL: &str = "apt-get -qq update && apt-get -qq install -y greet && greet";
-
 /// The repository on an HTTP server of the host's, which the container reaches as it can.
 const OVER_HTTP: &str = r#"
 ip link set lo up 2> /dev/null || true
@@ -38,11 +36,17 @@ lamel run --rm --network $2 --add-host repository:$3 -v $PWD/http.list:/etc/apt/
 "#;
 
 pub(super) fn are_installed_and_committed(place: &Place, who: Who) {
-    place.run(REPOSITORY);
+    // Who has one id alone can neither become apt's own user nor give something to a group.
+    let (repository, apt, group) = match who {
+        Who::Alone => (REPOSITORY.replace("-g greeters ", ""), "apt-get -qq -o APT::Sandbox::User=root", "root"),
+        Who::Root | Who::User => (REPOSITORY.to_owned(), "apt-get -qq", "greeters"),
+    };
+    let install = format!("{apt} update && {apt} install -y greet && greet");
+    place.run(&repository);
     place.run("echo 'deb [trusted=yes] file:/repository ./' > local.list");
     place.run(&format!(
         "lamel run --network none --name apt -v $PWD/repository:/repository:ro -v $PWD/local.list:/etc/apt/sources.list:ro \
-             debian:1 sh -ec '{INSTALL}' > apt.log 2>&1 || {{ cat apt.log; false; }}"
+             debian:1 sh -ec '{install}' > apt.log 2>&1 || {{ cat apt.log; false; }}"
     ));
     assert!(place.run("tail -1 apt.log") == "hello, world", "{who:?}: {}", place.run("cat apt.log"));
     let changes = place.run("lamel diff apt");
@@ -85,13 +89,17 @@ pub(super) fn are_installed_and_committed(place: &Place, who: Who) {
     assert_eq!(run("greet"), "hello, world", "{who:?}");
     assert_eq!(run("dpkg -V greet greeting"), "", "{who:?}");
     assert_eq!(run("sh -c 'apt-get -s remove greet | grep ^Remv'"), "Remv greet [1.2]", "{who:?}");
-    assert_eq!(run("stat -c %A:%U:%G /var/lib/greet"), "drwxr-s---:root:greeters", "{who:?}");
+    assert_eq!(run("stat -c %A:%U:%G /var/lib/greet"), format!("drwxr-s---:root:{group}"), "{who:?}");
+    // What is apt's own user's is so in the image, whoever has changed what is in it.
+    let of_apt = "lamel stat -c %u greet:1:/var/lib/apt/lists/partial; lamel cat greet:1:/etc/passwd | sed -n 's/^_apt:x:\\([0-9]*\\):.*/\\1/p'";
+    let ids = place.run(of_apt);
+    assert!(ids.split_once('\n').is_some_and(|(owner, apt)| owner == apt), "{who:?}: {ids}");
     place.run("lamel rm apt > /dev/null");
     std::fs::write(place.join("http.sh"), OVER_HTTP).unwrap();
     let said = match who {
         // A network namespace is its host, which the test does not share with others.
-        Who::Root => place.run(&format!("unshare -n bash -eu http.sh 0.0.0.0 bridge host-gateway '{INSTALL}'")),
-        _ => place.run(&format!("bash -eu http.sh 127.0.0.1 host 127.0.0.1 '{INSTALL}'")),
+        Who::Root => place.run(&format!("unshare -n bash -eu http.sh 0.0.0.0 bridge host-gateway '{install}'")),
+        _ => place.run(&format!("bash -eu http.sh 127.0.0.1 host 127.0.0.1 '{install}'")),
     };
     assert_eq!(said, "hello, world", "{who:?}: {}", place.run("cat http.log"));
 }

@@ -124,6 +124,9 @@ fn ownership() {
     assert_eq!((squash.squash_uid, squash.squash_gid), (Some(0), Some(0)));
     let squash = overlay("squash_to_uid=7").unwrap().ownership;
     assert_eq!((squash.squash_uid, squash.squash_gid), (Some(7), None));
+    let overflow = overlay("overflow_uid=0,overflow_gid=7").unwrap().ownership;
+    assert_eq!((overflow.overflow_uid, overflow.overflow_gid), (Some(0), Some(7)));
+    assert!(overlay("overflow_uid=-1").is_err());
     assert!(overlay("squash_to_uid=4294967295").is_err());
     assert!(overlay("squash_to_uid=-1").is_err());
     assert!(overlay("xattr_permissions=3").is_err());

@@ -20,6 +20,8 @@ pub(super) const KNOWN: &[&str] = &[
     "squash_to_root",
     "squash_to_uid",
     "squash_to_gid",
+    "overflow_uid",
+    "overflow_gid",
     "xattr_permissions",
     "acl",
     "noacl",
@@ -78,6 +80,8 @@ pub(super) fn apply(token: &Token<'_>, options: &mut Options) -> Result<bool, Op
         }
         b"squash_to_uid" => options.ownership.squash_uid = Some(token.id()?),
         b"squash_to_gid" => options.ownership.squash_gid = Some(token.id()?),
+        b"overflow_uid" => options.ownership.overflow_uid = Some(token.id()?),
+        b"overflow_gid" => options.ownership.overflow_gid = Some(token.id()?),
         b"xattr_permissions" => {
             options.ownership.xattr_permissions = match token.needed()? {
                 b"0" => XattrPermissions::Off,

@@ -99,6 +99,10 @@ pub(crate) fn options(record: &Record, spec: &Spec) -> Options {
         {
             if uid.container_id() == 0 {
                 options.ownership.xattr_permissions = XattrPermissions::User;
+                // The kernel would let nobody change what belongs to ids that the container does not have. It shows as the
+                // root's, who may do everything with it, and stays whose it is.
+                (options.ownership.uid_map, options.ownership.gid_map) = (own_ids(uids), own_ids(gids));
+                (options.ownership.overflow_uid, options.ownership.overflow_gid) = (Some(0), Some(gid.container_id()));
             } else {
                 // There is no root inside: all that there is belongs to the one user that there is.
                 options.ownership.squash_uid = Some(uid.container_id());
@@ -132,6 +136,13 @@ pub(crate) fn dress_root(record: &Record, view: &View, permissions: XattrPermiss
 
 fn ranges(maps: &[LinuxIdMapping]) -> Vec<IdRange> {
     maps.iter().map(|map| IdRange { container: map.container_id(), host: map.host_id(), len: map.size() }).collect()
+}
+
+/// The ids that a container has, as it counts them.
+fn own_ids(maps: &[LinuxIdMapping]) -> Vec<IdRange> {
+    let own =
+        |map: &LinuxIdMapping| IdRange { container: map.container_id(), host: map.container_id(), len: map.size() };
+    maps.iter().map(own).collect()
 }
 
 impl Union {
