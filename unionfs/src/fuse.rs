@@ -420,9 +420,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        let _serving = self.begin();
+        let serving = self.begin();
         self.refresh(ino.0);
-        self.serve(true, move |fs| reply_empty(reply, "fsync", ino.0, fs.fsync(id(ino, fh), datasync)));
+        self.serve(serving.has_disk(), move |fs| reply_empty(reply, "fsync", ino.0, fs.fsync(id(ino, fh), datasync)));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -501,8 +501,8 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let _serving = self.begin();
-        self.serve(true, move |fs| {
+        let serving = self.begin();
+        self.serve(serving.has_disk(), move |fs| {
             let done = fs.inodes.get(ino.0).and_then(|inode| fs.fsync_dir(&inode));
             reply_empty(reply, "fsyncdir", ino.0, done);
         });

@@ -295,6 +295,11 @@ impl UnionFs {
         self.upper.as_ref().filter(|upper| upper.durable).map(|upper| Arc::clone(&upper.root))
     }
 
+    /// Whether an fsync may take long.
+    pub(crate) fn has_disk(&self) -> bool {
+        self.upper.as_ref().is_some_and(Upper::has_disk)
+    }
+
     /// What the mount did and holds.
     pub fn report(&self) -> Report {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -42,6 +42,8 @@ pub(crate) struct Upper {
     pub(crate) durable: bool,
     /// To write data out is enough for that.
     ordered: bool,
+    /// There is nothing that an fsync would wait for.
+    in_memory: bool,
     /// The device whose files it shares blocks with, as far as is known.
     device: u64,
     shares_blocks: AtomicBool,
@@ -97,10 +99,12 @@ impl Upper {
             })
             .map_err(&prepare)?;
         }
+        let in_memory = durable::is_in_memory(root.as_fd());
         Ok(Self {
             path: path.to_owned(),
             work_path: work_path.to_owned(),
             ordered: durable::is_ordered(root.as_fd()),
+            in_memory,
             device: at::fstat(root.as_fd()).map_err(&prepare)?.st_dev,
             shares_blocks: AtomicBool::new(copy::may_share_blocks(root.as_fd())),
             root: Arc::new(root),
@@ -110,7 +114,7 @@ impl Upper {
             index_used: AtomicBool::new(index_used),
             markers,
             override_key,
-            durable: !options.volatile && options.fsync,
+            durable: !options.volatile && options.fsync && !in_memory,
             next_name: AtomicU64::new(0),
             own: Arc::clone(own),
             _locks: locks,
@@ -179,6 +183,11 @@ impl Upper {
             (true, true) => durable::write_out(copy),
             (true, false) => at::fsync(copy, false),
         }
+    }
+
+    /// Whether an fsync may wait for a disk.
+    pub(crate) fn has_disk(&self) -> bool {
+        !self.in_memory
     }
 
     /// Whether a file of this device is copied up at once, however large it is.

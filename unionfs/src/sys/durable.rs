@@ -22,6 +22,13 @@ use crate::error::{Error, Result};
 const EXT4: u64 = 0xef53;
 /// `XFS_SUPER_MAGIC`
 const XFS: u64 = 0x5846_5342;
+/// `TMPFS_MAGIC`
+const TMPFS: u64 = 0x0102_1994;
+
+/// Whether the filesystem of `fd` has no disk that anything could be written to.
+pub(crate) fn is_in_memory(fd: BorrowedFd<'_>) -> bool {
+    fs::fstatfs(fd).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(TMPFS))
+}
 
 /// Whether [`write_out`] is enough on the filesystem of `fd`.
 pub(crate) fn is_ordered(fd: BorrowedFd<'_>) -> bool {
