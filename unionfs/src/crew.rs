@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 /// Requests closer to one another than this are a burst.
 const BURST: Duration = Duration::from_micros(200);
 /// So many of them wake the companion: fewer are over before it pays.
-const MANY: u64 = 32;
+const MANY: u64 = 4;
 /// The companion stays awake so long after the last request.
 const LINGER: Duration = Duration::from_millis(1);
 /// A request that takes longer is long: the others help.
