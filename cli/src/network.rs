@@ -27,7 +27,7 @@ use lamel_isolate::oci::Mount;
 use serde::{Deserialize, Serialize};
 
 use crate::launch::warn;
-use crate::run::identity::{has_program, is_in_user_namespace};
+use crate::run::identity::{has_program, is_host_root};
 use crate::run::volume::build;
 use files::{Fallback, Files, Resolver};
 use publish::{Port, Wish};
@@ -216,7 +216,7 @@ fn default_mode(publishes: bool) -> Result<Mode> {
     if let Some(mode) = std::env::var(MODE_VARIABLE).ok().filter(|mode| !mode.is_empty()) {
         return mode.parse().map_err(|why: String| anyhow!("${MODE_VARIABLE}: {why}"));
     }
-    if rustix::process::geteuid().is_root() && !is_in_user_namespace() {
+    if is_host_root() {
         return Ok(Mode::Bridge);
     }
     match (has_program("pasta"), has_program("slirp4netns")) {
@@ -277,7 +277,7 @@ impl Request {
                 bridge::check(self)
             }
             Mode::Pasta | Mode::Slirp4netns => {
-                if rustix::process::geteuid().is_root() && !is_in_user_namespace() {
+                if is_host_root() {
                     bail!("--network {} is for plain users; root has --network bridge", self.mode);
                 }
                 if !has_program(&self.mode.to_string()) {

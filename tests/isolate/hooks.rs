@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::kit::*;
 
-/// A hook that writes its name, and what `look` prints, into `seen`.
+/// Adds a hook that runs a script at these stages.
 fn add(ground: &Ground, name: &str, stages: &[&str], script: &str) {
     let dir = ground.dir("hooks");
     let stages: Vec<String> = stages.iter().map(|stage| format!("{stage:?}")).collect();

@@ -10,6 +10,8 @@ use lamel_isolate::oci::{Hook, Hooks, Mount, Spec};
 use regex::Regex;
 use serde::Deserialize;
 
+use super::volume;
+
 /// Bytes of a file that are read.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -103,7 +105,7 @@ impl When {
         conditions.extend(self.always);
         if let Some(wanted) = self.has_bind_mounts {
             // As podman has it, nobody can ask for a container without any.
-            conditions.push(wanted && spec.mounts().iter().flatten().any(is_bind));
+            conditions.push(wanted && spec.mounts().iter().flatten().any(is_asked_for));
         }
         for (key, value) in &self.annotations {
             let (key, value) = (pattern(key)?, pattern(value)?);
@@ -121,8 +123,8 @@ impl When {
 }
 
 /// One that somebody asked for; those of the container's own directory are not meant.
-fn is_bind(mount: &Mount) -> bool {
-    mount.typ().as_deref() == Some("bind") && mount.source().as_ref().is_some_and(|source| source.is_absolute())
+fn is_asked_for(mount: &Mount) -> bool {
+    volume::is_bind(mount) && mount.source().as_ref().is_some_and(|source| source.is_absolute())
 }
 
 #[cfg(test)]

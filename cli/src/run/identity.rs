@@ -177,6 +177,11 @@ pub(crate) fn is_in_user_namespace() -> bool {
     map.is_ok_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
 }
 
+/// Whether this is the machine's root, and not that of a user namespace.
+pub(crate) fn is_host_root() -> bool {
+    rustix::process::geteuid().is_root() && !is_in_user_namespace()
+}
+
 /// The ids that are in both.
 fn common(a: Range, b: Range) -> Range {
     let (start, end) = (a.start.max(b.start), a.start.saturating_add(a.len).min(b.start.saturating_add(b.len)));

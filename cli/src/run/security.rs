@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-use super::identity::is_in_user_namespace;
+use super::identity::is_host_root;
 use super::label::{self, Labels};
 use anyhow::{Context as _, Result, bail};
 use lamel_isolate::oci::{
@@ -289,7 +289,7 @@ fn named_devices(text: &str) -> Result<(Vec<LinuxDevice>, String)> {
         bail!("{inside} must be absolute");
     }
     let (host, inside) = (fs::canonicalize(host)?, Path::new(inside));
-    if (!rustix::process::geteuid().is_root() || is_in_user_namespace()) && host != inside {
+    if !is_host_root() && host != inside {
         bail!("a plain user's container can have a device under its own path alone");
     }
     if !host.is_dir() {

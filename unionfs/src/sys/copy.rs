@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{self, SeekFrom};
 use rustix::io::Errno;
 
+use super::durable;
 use crate::error::{Error, Result};
 
 /// Copies the first `len` bytes of `from` to `to`, which is empty, and sets the
@@ -42,9 +43,8 @@ pub(crate) fn file(
 
 /// Whether files of the filesystem of `fd` can, as a rule, share blocks, and need no fsync then.
 pub(crate) fn may_share_blocks(fd: BorrowedFd<'_>) -> bool {
-    /// `XFS_SUPER_MAGIC`; btrfs wants the fsync (`durable`).
-    const XFS: u64 = 0x5846_5342;
-    fs::fstatfs(fd).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(XFS))
+    // btrfs wants the fsync.
+    durable::kind(fd) == Some(durable::XFS)
 }
 
 /// The next stretch of data in `[from, len)`; filesystems without `SEEK_DATA`

@@ -21,20 +21,25 @@ use crate::error::{Error, Result};
 /// `EXT4_SUPER_MAGIC`, also that of ext2 and ext3.
 const EXT4: u64 = 0xef53;
 /// `XFS_SUPER_MAGIC`
-const XFS: u64 = 0x5846_5342;
+pub(super) const XFS: u64 = 0x5846_5342;
 /// `TMPFS_MAGIC`
 const TMPFS: u64 = 0x0102_1994;
 
 /// Whether the filesystem of `fd` has no disk that anything could be written to.
 pub(crate) fn is_in_memory(fd: BorrowedFd<'_>) -> bool {
-    fs::fstatfs(fd).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(TMPFS))
+    kind(fd) == Some(TMPFS)
+}
+
+/// The magic number of the filesystem of `fd`.
+pub(super) fn kind(fd: BorrowedFd<'_>) -> Option<u64> {
+    fs::fstatfs(fd).ok().and_then(|stat| u64::try_from(stat.f_type).ok())
 }
 
 /// Whether [`write_out`] is enough on the filesystem of `fd`.
 pub(crate) fn is_ordered(fd: BorrowedFd<'_>) -> bool {
-    match fs::fstatfs(fd).map(|stat| u64::try_from(stat.f_type).unwrap_or_default()) {
-        Ok(XFS) => true,
-        Ok(EXT4) => fs::fstat(fd).is_ok_and(|stat| has_journal(stat.st_dev)),
+    match kind(fd) {
+        Some(XFS) => true,
+        Some(EXT4) => fs::fstat(fd).is_ok_and(|stat| has_journal(stat.st_dev)),
         _ => false,
     }
 }
