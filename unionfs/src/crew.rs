@@ -4,17 +4,20 @@
 //! and a scheduler wakes an idle CPU rather than share the caller's. So while
 //! many requests follow one another, a companion of the lowest priority keeps the
 //! other CPU of a machine of two from looking idle, and one thread, the leader,
-//! serves alone, beside its caller. The others come to help as soon as the leader
-//! takes long over a request, or somebody else has work for the other CPU. When
-//! requests cease, everybody sleeps.
+//! serves alone, beside its caller. Where the scheduler put the caller beside the
+//! companion instead, the two threads change places. The others come to help as
+//! soon as the leader takes long over a request, or somebody else has work for the
+//! other CPU. When requests cease, everybody sleeps.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Requests closer to one another than this are a burst.
 const BURST: Duration = Duration::from_micros(200);
@@ -26,6 +29,10 @@ const LINGER: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_micros(50);
 /// The companion is not needed on a CPU that others kept from it for so long.
 const PUT_OFF: Duration = Duration::from_millis(1);
+/// Who is kept from its CPU for so long was disturbed, by more than an interrupt.
+const DISTURBED: Duration = Duration::from_micros(4);
+/// After so many requests the companion judges its place by how often it was disturbed.
+const JUDGED: u64 = 32;
 /// Whoever rests looks after so long by himself whether he is needed.
 const REST: Duration = Duration::from_millis(10);
 /// The lowest priority that is still one: an idle-class thread's CPU counts as idle.
@@ -49,8 +56,8 @@ struct Shared {
     requests: AtomicU64,
     /// The companion is awake.
     awake: AtomicBool,
-    /// The thread that serves alone while the companion is awake.
-    leader: AtomicU64,
+    /// The thread that serves alone while the companion is awake, by its id.
+    leader: AtomicI32,
     /// Odd while the leader serves a request.
     turn: AtomicU64,
     ended: AtomicBool,
@@ -65,11 +72,17 @@ pub(crate) struct Turn<'a> {
     leads: bool,
 }
 
-/// This thread's number, from 1 on.
-fn me() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+/// The CPUs of the companion and the leader, for one stay awake.
+struct Places {
+    leader: Option<Pid>,
+    /// Where both may run, once they were kept to one CPU each.
+    before: Option<CpuSet>,
+}
+
+/// This thread's id.
+fn me() -> i32 {
     thread_local! {
-        static ME: Cell<u64> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        static ME: Cell<i32> = Cell::new(gettid().as_raw_nonzero().get());
     }
     ME.get()
 }
@@ -83,7 +96,7 @@ impl Crew {
             following: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             awake: AtomicBool::new(false),
-            leader: AtomicU64::new(0),
+            leader: AtomicI32::new(0),
             turn: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             calls: Mutex::new(0),
@@ -188,6 +201,8 @@ impl Shared {
         let mut now = Instant::now();
         let (mut seen, mut since) = (self.requests.load(Ordering::Relaxed), now);
         let (mut turn, mut taken) = (self.turn.load(Ordering::Relaxed), now);
+        let mut places = Places { leader: Pid::from_raw(self.leader.load(Ordering::Relaxed)), before: None };
+        let (mut judged, mut disturbed) = (seen, 0);
         loop {
             for _ in 0..SPINS {
                 std::hint::spin_loop();
@@ -205,12 +220,50 @@ impl Shared {
             if now - before > PUT_OFF {
                 return;
             }
+            disturbed += u64::from(now - before > DISTURBED);
+            if requests - judged >= JUDGED {
+                // Each request of a client on this CPU disturbs: the client runs meanwhile.
+                if 2 * disturbed > requests - judged
+                    && let Err(errno) = places.change()
+                {
+                    tracing::debug!(%errno, "the companion keeps its place");
+                }
+                (judged, disturbed) = (requests, 0);
+            }
             if current != turn {
                 (turn, taken) = (current, now);
             }
             if turn % 2 == 1 && now - taken > LONG {
                 self.call();
                 taken = now;
+            }
+        }
+    }
+}
+
+impl Places {
+    /// Sends the leader to the CPU where the companion is, which calls this, and the companion to the other one.
+    fn change(&mut self) -> rustix::io::Result<()> {
+        let allowed = match &self.before {
+            Some(before) => *before,
+            None => sched_getaffinity(None)?,
+        };
+        let cpu = sched_getcpu();
+        let (mut here, mut there) = (CpuSet::new(), allowed);
+        here.set(cpu);
+        there.unset(cpu);
+        self.before = Some(allowed);
+        sched_setaffinity(self.leader, &here)?;
+        sched_setaffinity(None, &there)
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        let Some(before) = &self.before else { return };
+        for thread in [self.leader, None] {
+            if let Err(errno) = sched_setaffinity(thread, before) {
+                tracing::debug!(%errno, "a thread stays on its CPU");
             }
         }
     }
