@@ -37,6 +37,17 @@ fn the_daemon_keeps_nothing_of_its_caller() {
 }
 
 #[test]
+fn the_kernel_reads_far_ahead() {
+    let s = scratch();
+    succeeds(&s, &format!("mount -o {STACK} mnt"));
+    let device = fs::metadata(s.join("mnt")).unwrap().dev();
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let setting = fs::read_to_string(format!("/sys/class/bdi/{device}/read_ahead_kb")).unwrap();
+    assert_eq!(setting.trim(), "512");
+    succeeds(&s, "umount mnt");
+}
+
+#[test]
 fn the_daemon_does_not_keep_its_caller_s_locks() {
     let s = scratch();
     let bin = Subject::lamel_bin().canonicalize().unwrap().display().to_string();

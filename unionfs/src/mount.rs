@@ -179,6 +179,12 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     let adapter = Adapter::new(Arc::clone(&union), options.spin.unwrap_or(cpus() == CPUS_TO_SPIN));
     let notifier = adapter.notifier();
     let session = Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
+    if let Some(device) = place.device
+        && let Err(error) = sys::read_ahead(device, READ_AHEAD_KIB)
+    {
+        // In a user namespace, or where sysfs is read-only.
+        tracing::debug!(%error, "the kernel reads ahead as much as it does by itself");
+    }
     // The session is new, and so is its notifier's place.
     notifier.get_or_init(|| session.notifier());
     Ok(Mounted { union, session, place, signals, threads })
@@ -196,6 +202,9 @@ pub(crate) fn open_stack(options: &Options, below: &[Arc<dyn Layer>]) -> Result<
         }
     }
 }
+
+/// How far the kernel reads ahead, KiB. Its 128 make eight requests of a MiB, and only sysfs raises them.
+const READ_AHEAD_KIB: u32 = 512;
 
 /// CPUs of a machine on which a companion thread (`crew.rs`) makes a difference: it keeps the only other one awake.
 const CPUS_TO_SPIN: usize = 2;

@@ -1,7 +1,8 @@
 //! mount(2), umount2(2), and the setuid helper that does them for plain users.
 
 use std::ffi::{CString, OsString};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -32,6 +33,13 @@ pub(crate) struct Device {
 pub(crate) fn sync_filesystem(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::syncfs(rustix::fs::openat(directory, c".", flags, Mode::empty())?)
+}
+
+/// Sets how far the kernel reads ahead in the files of a mounted filesystem, after its handshake, which sets it too.
+pub(crate) fn read_ahead(device: Device, kib: u32) -> io::Result<()> {
+    let Device { major, minor } = device;
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    File::options().write(true).open(setting)?.write_all(kib.to_string().as_bytes())
 }
 
 /// A new FUSE connection.
