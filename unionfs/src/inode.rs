@@ -8,13 +8,15 @@
 //! own locks are held for a look-up alone. Two transactions are taken in the
 //! order of inode numbers; none is taken while a `state` is held.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Refusal, Result};
@@ -193,9 +195,33 @@ impl Drop for Inode {
     }
 }
 
+/// An inode as the table has it: known by its number.
+struct Numbered(Arc<Inode>);
+
+impl Borrow<u64> for Numbered {
+    fn borrow(&self) -> &u64 {
+        &self.0.ino
+    }
+}
+
+impl Hash for Numbered {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.ino.hash(state);
+    }
+}
+
+impl PartialEq for Numbered {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ino == other.0.ino
+    }
+}
+
+impl Eq for Numbered {}
+
 /// All inodes that the kernel, a child or an open handle holds.
 pub(crate) struct InodeTable {
-    inodes: DashMap<u64, Arc<Inode>>,
+    /// Half the size of a map: the numbers are in the inodes.
+    inodes: DashSet<Numbered>,
     /// Objects whose own number (the key) was taken, by the numbers they got.
     displaced: Mutex<HashMap<u64, Vec<u64>>>,
     next_reserved: AtomicU64,
@@ -203,9 +229,9 @@ pub(crate) struct InodeTable {
 
 impl InodeTable {
     pub(crate) fn new(root: Arc<Inode>, fold32: bool) -> Self {
-        let inodes = DashMap::new();
+        let inodes = DashSet::new();
         root.nlookup.store(1, Ordering::Relaxed);
-        inodes.insert(ROOT_INO, root);
+        inodes.insert(Numbered(root));
         let first = if fold32 { RESERVED_32 } else { RESERVED };
         Self { inodes, displaced: Mutex::new(HashMap::new()), next_reserved: AtomicU64::new(first) }
     }
@@ -215,7 +241,7 @@ impl InodeTable {
     }
 
     pub(crate) fn find(&self, ino: u64) -> Option<Arc<Inode>> {
-        self.inodes.get(&ino).map(|inode| Arc::clone(&inode))
+        self.inodes.get(&ino).map(|inode| Arc::clone(&inode.0))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -237,7 +263,6 @@ impl InodeTable {
         is_same: impl Fn(&Arc<Inode>) -> Result<bool>,
         make: impl Fn(u64) -> Inode,
     ) -> Result<Arc<Inode>> {
-        use dashmap::Entry;
         let counted = |inode: Arc<Inode>| {
             if count {
                 inode.nlookup.fetch_add(1, Ordering::AcqRel);
@@ -253,9 +278,8 @@ impl InodeTable {
                 break;
             }
             // Counted before it can be seen: nobody else's forget may remove it.
-            if let Entry::Vacant(slot) = self.inodes.entry(ino) {
-                let inode = counted(Arc::new(make(ino)));
-                slot.insert(Arc::clone(&inode));
+            let inode = counted(Arc::new(make(ino)));
+            if self.inodes.insert(Numbered(Arc::clone(&inode))) {
                 return Ok(inode);
             }
         }
@@ -269,7 +293,7 @@ impl InodeTable {
         }
         let own = self.next_reserved.fetch_add(1, Ordering::Relaxed);
         let inode = counted(Arc::new(make(own)));
-        self.inodes.insert(own, Arc::clone(&inode));
+        self.inodes.insert(Numbered(Arc::clone(&inode)));
         self.displaced.lock().entry(ino).or_default().push(own);
         Ok(inode)
     }
@@ -298,10 +322,10 @@ impl InodeTable {
     /// Removes an inode that nobody holds, and then its parents that only it held.
     pub(crate) fn reap(&self, mut ino: u64, mut gone: impl FnMut(u64)) {
         while ino != ROOT_INO {
-            let removed = self.inodes.remove_if(&ino, |_, inode| {
+            let removed = self.inodes.remove_if(&ino, |Numbered(inode)| {
                 inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1
             });
-            let Some((_, inode)) = removed else { return };
+            let Some(Numbered(inode)) = removed else { return };
             if ino >= RESERVED_32 {
                 self.displaced.lock().retain(|_, list| {
                     list.retain(|own| *own != ino);
