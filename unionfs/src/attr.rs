@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{StatVfs, Timespec, Timestamps};
+use rustix::fs::{FileType, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::backing::Backing;
@@ -50,6 +50,10 @@ impl Attr {
     /// Type bits (`S_IFMT`).
     pub fn format(&self) -> u32 {
         self.mode & libc::S_IFMT
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
     }
 
     /// Whether it is a directory.
@@ -108,8 +112,8 @@ impl UnionFs {
     pub(crate) fn disk_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
         let mut attr = self.with_backing(inode, |backing| backing.attr())?;
         let data = match &inode.state.read().body {
-            Body::File(file) if file.upper.is_some() => file.data_below().cloned(),
-            Body::File(file) => file.data.as_deref().cloned(),
+            Body::File(file) if file.upper().is_some() => file.data_below().cloned(),
+            Body::File(file) => file.data().cloned(),
             Body::Dir(_) => None,
         };
         if let Some(lower) = data {
@@ -136,7 +140,7 @@ impl UnionFs {
                     };
                     return Ok(());
                 }
-                Body::File(file) => match &file.upper {
+                Body::File(file) => match file.upper() {
                     Some(UpperFile::Indexed(_)) => true,
                     Some(UpperFile::Nameless(fd)) => {
                         attr.nlink = u32::try_from(at::fstat(fd.as_fd())?.st_nlink).unwrap_or(u32::MAX);

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, Timestamps};
+use rustix::fs::{FileType, OFlags, Timestamps};
 use rustix::io::Errno;
 
 use crate::attr::Attr;
@@ -143,7 +143,7 @@ impl UnionFs {
         }
         let named = || state.link.clone().map(Place::Named).ok_or(Refusal::NotFound.into());
         match &state.body {
-            Body::File(file) => match (&file.upper, &file.lower) {
+            Body::File(file) => match (file.upper(), file.lower()) {
                 (Some(UpperFile::Named), _) => named(),
                 (Some(UpperFile::Indexed(name)), _) => Ok(Place::Indexed(name.clone())),
                 (Some(UpperFile::Nameless(fd)), _) => Ok(Place::Nameless(Arc::clone(fd))),
@@ -156,6 +156,7 @@ impl UnionFs {
                 UpperDir::Absent | UpperDir::Removed(None) => match dir.lowers.first() {
                     Some(lower) => Ok(Place::Lower(LowerFile {
                         layer: lower.layer,
+                        kind: FileType::Directory,
                         dir: Arc::clone(&lower.dir),
                         name: Name::from(OsStr::new(".")),
                     })),

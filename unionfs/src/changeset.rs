@@ -184,7 +184,7 @@ impl Object<'_> {
     /// Whether the topmost layer has it, and not only a directory above it.
     fn is_changed(&self) -> bool {
         match &self.inode.state.read().body {
-            Body::File(file) => file.lower.as_ref().is_some_and(|lower| lower.layer == 0),
+            Body::File(file) => file.lower().is_some_and(|lower| lower.layer == 0),
             Body::Dir(dir) => dir.lowers.first().is_some_and(|lower| lower.layer == 0),
         }
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::attr::{Attr, as_far_as_possible, modified_now, set_override, times_of};
@@ -141,13 +141,13 @@ impl UnionFs {
     fn source(&self, inode: &Arc<Inode>) -> Result<Source> {
         let (link, file, elsewhere) = {
             let state = inode.state.read();
-            let elsewhere = matches!(&state.body, Body::File(file) if file.data.is_some());
+            let elsewhere = matches!(&state.body, Body::File(file) if file.data().is_some());
             let file = match &state.body {
                 Body::Dir(_) => None,
                 Body::File(file) => Some(FileSource {
                     data: file.data_below().cloned(),
-                    origin: if file.upper.is_none() { file.lower.clone() } else { None },
-                    upper: file.upper.clone(),
+                    origin: if file.upper().is_none() { file.lower().cloned() } else { None },
+                    upper: file.upper().cloned(),
                 }),
             };
             (state.link.clone(), file, elsewhere)
@@ -337,8 +337,7 @@ impl UnionFs {
         })?;
         let mut state = inode.state.write();
         if let Body::File(body) = &mut state.body {
-            (body.lower, body.data) = (None, None);
-            body.version += 1;
+            body.leave_lower();
         }
         Counters::count(&self.counters.data_copy_ups);
         Ok(())
@@ -354,7 +353,7 @@ impl UnionFs {
         let upper = self.upper()?;
         let staging = upper.staging().as_fd();
         let Some(link) = source.link.as_ref().filter(
-            |_| matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper, Some(UpperFile::Named))),
+            |_| matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper(), Some(UpperFile::Named))),
         ) else {
             return self.keep_nameless(inode, made, true);
         };
@@ -434,7 +433,7 @@ impl UnionFs {
                 }
             }
             if let Body::File(body) = &mut state.body {
-                body.upper = Some(UpperFile::Indexed(key.clone()));
+                body.set_upper(UpperFile::Indexed(key.clone()));
             }
             if with_data {
                 data_moved(&mut state.body);
@@ -479,9 +478,9 @@ impl UnionFs {
                 }
             }
             if let Body::File(body) = &mut state.body {
-                body.upper = Some(UpperFile::Named);
-                if body.format != libc::S_IFREG {
-                    body.lower = None;
+                body.set_upper(UpperFile::Named);
+                if body.kind() != FileType::RegularFile {
+                    body.leave_lower();
                 }
             }
             Ok(())
@@ -501,7 +500,7 @@ impl UnionFs {
         };
         let mut state = inode.state.write();
         if let Body::File(body) = &mut state.body {
-            body.upper = Some(UpperFile::Nameless(Arc::new(fd)));
+            body.set_upper(UpperFile::Nameless(Arc::new(fd)));
         }
         if whole {
             data_moved(&mut state.body);
@@ -632,7 +631,6 @@ fn is_done(inode: &Inode, depth: Depth) -> bool {
 /// The upper holds the data from now on; open handles follow it.
 fn data_moved(body: &mut Body) {
     if let Body::File(file) = body {
-        (file.lower, file.data) = (None, None);
-        file.version += 1;
+        file.leave_lower();
     }
 }

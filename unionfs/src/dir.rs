@@ -12,7 +12,7 @@ use crate::attr::{Attr, as_far_as_possible, set_override};
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::file::{NewHandle, Register};
-use crate::inode::{Body, DirBody, FileBody, Inode, InodeTable, Link, State, UpperDir, UpperFile};
+use crate::inode::{Body, DirBody, Inode, InodeTable, Link, State, UpperDir, UpperFile};
 use crate::layer::Content;
 use crate::lookup::{Found, FoundBody};
 use crate::name::Name;
@@ -239,7 +239,7 @@ impl UnionFs {
         let dir = self.upper_dir(parent)?;
         let slot = self.slot(parent, &dir, name)?;
         let below = match &inode.state.read().body {
-            Body::File(file) => file.lower.as_ref().map(|lower| lower.dir.path_of(&lower.name)),
+            Body::File(file) => file.lower().map(|lower| lower.dir.path_of(&lower.name)),
             Body::Dir(_) => None,
         };
         let impure = self.with_upper(inode, |backing| {
@@ -278,8 +278,10 @@ impl UnionFs {
             let mut state = inode.state.write();
             if state.link.is_none() {
                 state.link = Some(here);
-                if let Body::File(FileBody { upper: upper @ Some(UpperFile::Nameless(_)), .. }) = &mut state.body {
-                    *upper = Some(UpperFile::Named);
+                if let Body::File(file) = &mut state.body
+                    && matches!(file.upper(), Some(UpperFile::Nameless(_)))
+                {
+                    file.set_upper(UpperFile::Named);
                 }
             }
         }
@@ -355,10 +357,10 @@ impl UnionFs {
         self.drop_link(inode, state, parent, name);
         if state.link.is_none()
             && let Body::File(file) = &mut state.body
-            && matches!(file.upper, Some(UpperFile::Named))
+            && matches!(file.upper(), Some(UpperFile::Named))
             && let Some(kept) = kept
         {
-            file.upper = Some(UpperFile::Nameless(kept));
+            file.set_upper(UpperFile::Nameless(kept));
         }
     }
 
@@ -400,7 +402,7 @@ impl UnionFs {
     }
 
     fn is_indexed(&self, inode: &Inode) -> bool {
-        matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper, Some(UpperFile::Indexed(_))))
+        matches!(&inode.state.read().body, Body::File(file) if matches!(file.upper(), Some(UpperFile::Indexed(_))))
     }
 }
 

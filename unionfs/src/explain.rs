@@ -110,9 +110,9 @@ impl UnionFs {
                 }
             }
             Body::File(file) => {
-                attributes = file.lower.clone().filter(|_| file.upper.is_none());
+                attributes = file.lower().cloned().filter(|_| file.upper().is_none());
                 data = Some(file.data_below().cloned());
-                file.upper.as_ref().map(|upper| match upper {
+                file.upper().map(|upper| match upper {
                     UpperFile::Named => "named",
                     UpperFile::Indexed(_) => "indexed",
                     UpperFile::Nameless(_) => "unlinked",

@@ -37,6 +37,16 @@ impl<T> FdCache<T> {
         drop(evicted);
     }
 
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let evicted: Vec<_> = {
+                let mut fds = shard.lock();
+                std::iter::from_fn(|| fds.pop_lru()).collect()
+            };
+            drop(evicted);
+        }
+    }
+
     pub(crate) fn remove(&self, key: u64) {
         let removed = self.shard(key).lock().pop(&key);
         drop(removed);

@@ -65,7 +65,7 @@ pub(crate) type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> std::io::Result<Bac
 /// The number of the data's version that an inode has.
 fn version(inode: &Inode) -> u32 {
     match &inode.state.read().body {
-        Body::File(file) => file.version,
+        Body::File(file) => file.version(),
         Body::Dir(_) => 0,
     }
 }

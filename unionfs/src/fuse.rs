@@ -163,6 +163,9 @@ impl fuser::Filesystem for Adapter {
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
         self.fs.forget(ino.0, nlookup);
+        if self.fs.reclaim.is_due() {
+            self.serve(true, UnionFs::reclaim);
+        }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {

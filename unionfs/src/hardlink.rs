@@ -111,7 +111,7 @@ impl UnionFs {
 
     fn index_key_of(inode: &Inode) -> Option<Name> {
         match &inode.state.read().body {
-            Body::File(file) => match &file.upper {
+            Body::File(file) => match file.upper() {
                 Some(UpperFile::Indexed(key)) => Some(key.clone()),
                 _ => None,
             },
@@ -246,7 +246,7 @@ impl UnionFs {
         let mut state = inode.state.write();
         at::unlink(index.as_fd(), &key)?;
         if let Body::File(file) = &mut state.body {
-            file.upper = Some(UpperFile::Nameless(Arc::new(fd)));
+            file.set_upper(UpperFile::Nameless(Arc::new(fd)));
         }
         Ok(())
     }

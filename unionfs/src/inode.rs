@@ -8,14 +8,17 @@
 //! own locks are held for a look-up alone. Two transactions are taken in the
 //! order of inode numbers; none is taken while a `state` is held.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::FileType;
 
 use crate::error::{Refusal, Result};
 use crate::layer::LayerDir;
@@ -62,28 +65,119 @@ pub(crate) enum UpperFile {
 pub(crate) struct LowerFile {
     /// Position among the lower layers, 0 being the top one.
     pub(crate) layer: u16,
+    pub(crate) kind: FileType,
     pub(crate) dir: Arc<LayerDir>,
     pub(crate) name: Name,
 }
 
 /// Anything but a directory.
 #[derive(Debug)]
-pub(crate) struct FileBody {
-    /// Type (`S_IFMT` bits).
-    pub(crate) format: u32,
-    /// Grows when the data moves to the upper: open handles then follow it.
-    pub(crate) version: u32,
-    pub(crate) upper: Option<UpperFile>,
-    /// The data (and, without an upper, the attributes too). With an upper: a metacopy.
-    pub(crate) lower: Option<LowerFile>,
-    /// The data, when `lower` is itself a metacopy.
-    pub(crate) data: Option<Box<LowerFile>>,
+pub(crate) struct FileBody(Places);
+
+/// Where a file is: nearly each in one place, which takes no more room than that needs.
+#[derive(Debug)]
+enum Places {
+    /// In a lower layer alone, with its data.
+    Lower(LowerFile),
+    /// In the upper alone, under the inode's own link, and no lower layer ever had its data.
+    Upper(FileType),
+    Others(Box<Parts>),
+}
+
+#[derive(Debug)]
+struct Parts {
+    kind: FileType,
+    version: u32,
+    upper: Option<UpperFile>,
+    lower: Option<LowerFile>,
+    data: Option<Box<LowerFile>>,
 }
 
 impl FileBody {
+    /// `lower` has the data (and, without an upper, the attributes too), unless it is itself a metacopy: then `data`
+    /// has. With an upper, that is a metacopy.
+    pub(crate) fn new(
+        kind: FileType,
+        upper: Option<UpperFile>,
+        lower: Option<LowerFile>,
+        data: Option<Box<LowerFile>>,
+    ) -> Self {
+        Self(match (upper, lower, data) {
+            (None, Some(lower), None) => Places::Lower(lower),
+            (Some(UpperFile::Named), None, None) => Places::Upper(kind),
+            (upper, lower, data) => Places::Others(Box::new(Parts { kind, version: 0, upper, lower, data })),
+        })
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        match &self.0 {
+            Places::Lower(lower) => lower.kind,
+            Places::Upper(kind) => *kind,
+            Places::Others(parts) => parts.kind,
+        }
+    }
+
+    /// Grows when the data moves to the upper: open handles then follow it.
+    pub(crate) fn version(&self) -> u32 {
+        match &self.0 {
+            Places::Lower(_) | Places::Upper(_) => 0,
+            Places::Others(parts) => parts.version,
+        }
+    }
+
+    pub(crate) fn upper(&self) -> Option<&UpperFile> {
+        static NAMED: UpperFile = UpperFile::Named;
+        match &self.0 {
+            Places::Lower(_) => None,
+            Places::Upper(_) => Some(&NAMED),
+            Places::Others(parts) => parts.upper.as_ref(),
+        }
+    }
+
+    pub(crate) fn lower(&self) -> Option<&LowerFile> {
+        match &self.0 {
+            Places::Lower(lower) => Some(lower),
+            Places::Upper(_) => None,
+            Places::Others(parts) => parts.lower.as_ref(),
+        }
+    }
+
+    /// The data, when the lower file is itself a metacopy.
+    pub(crate) fn data(&self) -> Option<&LowerFile> {
+        match &self.0 {
+            Places::Lower(_) | Places::Upper(_) => None,
+            Places::Others(parts) => parts.data.as_deref(),
+        }
+    }
+
     /// The lower file that holds the data, unless the upper does.
     pub(crate) fn data_below(&self) -> Option<&LowerFile> {
-        self.data.as_deref().or(self.lower.as_ref())
+        self.data().or(self.lower())
+    }
+
+    pub(crate) fn set_upper(&mut self, upper: UpperFile) {
+        self.change(|parts| parts.upper = Some(upper));
+    }
+
+    /// The upper holds all of it from now on; open handles follow it.
+    pub(crate) fn leave_lower(&mut self) {
+        self.change(|parts| {
+            (parts.lower, parts.data) = (None, None);
+            parts.version += 1;
+        });
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Parts)) {
+        let kind = self.kind();
+        let mut parts = match std::mem::replace(&mut self.0, Places::Upper(kind)) {
+            Places::Lower(lower) => Box::new(Parts { kind, version: 0, upper: None, lower: Some(lower), data: None }),
+            Places::Upper(_) => {
+                Box::new(Parts { kind, version: 0, upper: Some(UpperFile::Named), lower: None, data: None })
+            }
+            Places::Others(parts) => parts,
+        };
+        change(&mut parts);
+        self.0 = Places::Others(parts);
     }
 }
 
@@ -165,7 +259,7 @@ impl Inode {
     /// Whether the upper holds at least its attributes.
     pub(crate) fn in_upper(&self) -> bool {
         match &self.state.read().body {
-            Body::File(file) => file.upper.is_some(),
+            Body::File(file) => file.upper().is_some(),
             Body::Dir(dir) => !matches!(dir.upper, UpperDir::Absent),
         }
     }
@@ -173,7 +267,7 @@ impl Inode {
     /// Whether the upper holds its attributes and data.
     pub(crate) fn is_pure_upper(&self) -> bool {
         match &self.state.read().body {
-            Body::File(file) => file.upper.is_some() && file.lower.is_none(),
+            Body::File(file) => file.upper().is_some() && file.lower().is_none(),
             Body::Dir(dir) => !matches!(dir.upper, UpperDir::Absent) && dir.lowers.is_empty(),
         }
     }
@@ -193,9 +287,33 @@ impl Drop for Inode {
     }
 }
 
+/// An inode as the table has it: known by its number.
+struct Numbered(Arc<Inode>);
+
+impl Borrow<u64> for Numbered {
+    fn borrow(&self) -> &u64 {
+        &self.0.ino
+    }
+}
+
+impl Hash for Numbered {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.ino.hash(state);
+    }
+}
+
+impl PartialEq for Numbered {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ino == other.0.ino
+    }
+}
+
+impl Eq for Numbered {}
+
 /// All inodes that the kernel, a child or an open handle holds.
 pub(crate) struct InodeTable {
-    inodes: DashMap<u64, Arc<Inode>>,
+    /// Half the size of a map: the numbers are in the inodes.
+    inodes: DashSet<Numbered>,
     /// Objects whose own number (the key) was taken, by the numbers they got.
     displaced: Mutex<HashMap<u64, Vec<u64>>>,
     next_reserved: AtomicU64,
@@ -203,9 +321,9 @@ pub(crate) struct InodeTable {
 
 impl InodeTable {
     pub(crate) fn new(root: Arc<Inode>, fold32: bool) -> Self {
-        let inodes = DashMap::new();
+        let inodes = DashSet::new();
         root.nlookup.store(1, Ordering::Relaxed);
-        inodes.insert(ROOT_INO, root);
+        inodes.insert(Numbered(root));
         let first = if fold32 { RESERVED_32 } else { RESERVED };
         Self { inodes, displaced: Mutex::new(HashMap::new()), next_reserved: AtomicU64::new(first) }
     }
@@ -215,7 +333,7 @@ impl InodeTable {
     }
 
     pub(crate) fn find(&self, ino: u64) -> Option<Arc<Inode>> {
-        self.inodes.get(&ino).map(|inode| Arc::clone(&inode))
+        self.inodes.get(&ino).map(|inode| Arc::clone(&inode.0))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -237,7 +355,6 @@ impl InodeTable {
         is_same: impl Fn(&Arc<Inode>) -> Result<bool>,
         make: impl Fn(u64) -> Inode,
     ) -> Result<Arc<Inode>> {
-        use dashmap::Entry;
         let counted = |inode: Arc<Inode>| {
             if count {
                 inode.nlookup.fetch_add(1, Ordering::AcqRel);
@@ -253,9 +370,8 @@ impl InodeTable {
                 break;
             }
             // Counted before it can be seen: nobody else's forget may remove it.
-            if let Entry::Vacant(slot) = self.inodes.entry(ino) {
-                let inode = counted(Arc::new(make(ino)));
-                slot.insert(Arc::clone(&inode));
+            let inode = counted(Arc::new(make(ino)));
+            if self.inodes.insert(Numbered(Arc::clone(&inode))) {
                 return Ok(inode);
             }
         }
@@ -269,7 +385,7 @@ impl InodeTable {
         }
         let own = self.next_reserved.fetch_add(1, Ordering::Relaxed);
         let inode = counted(Arc::new(make(own)));
-        self.inodes.insert(own, Arc::clone(&inode));
+        self.inodes.insert(Numbered(Arc::clone(&inode)));
         self.displaced.lock().entry(ino).or_default().push(own);
         Ok(inode)
     }
@@ -298,10 +414,10 @@ impl InodeTable {
     /// Removes an inode that nobody holds, and then its parents that only it held.
     pub(crate) fn reap(&self, mut ino: u64, mut gone: impl FnMut(u64)) {
         while ino != ROOT_INO {
-            let removed = self.inodes.remove_if(&ino, |_, inode| {
+            let removed = self.inodes.remove_if(&ino, |Numbered(inode)| {
                 inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1
             });
-            let Some((_, inode)) = removed else { return };
+            let Some(Numbered(inode)) = removed else { return };
             if ino >= RESERVED_32 {
                 self.displaced.lock().retain(|_, list| {
                     list.retain(|own| *own != ino);
@@ -419,14 +535,17 @@ mod tests {
         assert_eq!(map.number(5, 77), 77);
     }
 
-    /// With its two counts it fills the allocator's class of 128 bytes; the next is 144.
+    /// A walk leaves one for each entry: with the two counts of its `Arc` and the allocator's own word 112 bytes, the
+    /// allocator's sizes being multiples of 16. One field more makes it 128.
     #[test]
     fn an_inode_is_small() {
-        assert!(size_of::<Inode>() <= 104, "{} bytes", size_of::<Inode>());
+        assert_eq!(size_of::<Inode>(), 88);
+        assert_eq!(size_of::<LowerFile>(), size_of::<Body>(), "what kind of body it is takes no room of its own");
+        assert_eq!(size_of::<Numbered>(), 8);
     }
 
     fn file(ino: u64) -> Inode {
-        let body = Body::File(FileBody { format: libc::S_IFREG, version: 0, upper: None, lower: None, data: None });
+        let body = Body::File(FileBody::new(FileType::RegularFile, None, None, None));
         Inode::new(ino, false, State { link: None, body })
     }
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::attr::Attr;
 use crate::error::{LayerRole, OpenError, Refusal, Result};
 use crate::fd_cache::FdCache;
+use crate::name::Name;
 use crate::names::{Listing, NameHash, Names};
 use crate::ownership;
 use crate::sparse::SparseFile;
@@ -32,7 +33,7 @@ pub const MAX_LOWERS: usize = 500;
 #[derive(Debug)]
 pub struct LayerDir {
     parent: Option<Arc<LayerDir>>,
-    name: OsString,
+    name: Name,
     /// Unique in the process: the key of cached descriptors.
     key: u64,
     /// For the layer's own use: an index of its table, or the device.
@@ -49,7 +50,7 @@ impl LayerDir {
     pub fn root(node: u64, xwhiteouts: bool) -> Arc<Self> {
         Arc::new(Self {
             parent: None,
-            name: OsString::new(),
+            name: Name::from(OsStr::new("")),
             key: Self::next_key(),
             node,
             xwhiteouts,
@@ -61,7 +62,7 @@ impl LayerDir {
     pub fn child(parent: &Arc<Self>, name: &OsStr, node: u64, xwhiteouts: bool) -> Arc<Self> {
         Arc::new(Self {
             parent: Some(Arc::clone(parent)),
-            name: name.to_owned(),
+            name: Name::from(name),
             key: Self::next_key(),
             node,
             xwhiteouts,
@@ -83,7 +84,7 @@ impl LayerDir {
         let mut names = Vec::new();
         let mut dir = self;
         while let Some(parent) = &dir.parent {
-            names.push(dir.name.as_os_str());
+            names.push(&*dir.name);
             dir = parent;
         }
         let mut path = OsString::new();

@@ -47,6 +47,7 @@ mod memory_layer;
 mod name;
 mod names;
 mod readdir;
+mod reclaim;
 mod rename;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;

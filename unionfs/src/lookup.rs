@@ -69,7 +69,8 @@ struct Hit {
 
 impl Hit {
     fn file(&self) -> LowerFile {
-        LowerFile { layer: self.layer, dir: Arc::clone(&self.dir), name: Name::from(self.name.as_os_str()) }
+        let (kind, name) = (self.entry.attr.kind(), Name::from(self.name.as_os_str()));
+        LowerFile { layer: self.layer, kind, dir: Arc::clone(&self.dir), name }
     }
 }
 
@@ -505,16 +506,16 @@ impl UnionFs {
             match (&state.body, &found.body) {
                 (Body::Dir(_), FoundBody::Dir { .. }) => return Ok(here),
                 (Body::File(file), FoundBody::File { upper, lower, .. }) => {
-                    if file.format != found.attr.format() {
+                    if file.kind() != found.attr.kind() {
                         return Ok(false);
                     }
-                    match (&file.upper, upper) {
+                    match (file.upper(), upper) {
                         _ if here => return Ok(true),
                         (Some(UpperFile::Indexed(a)), Some(UpperFile::Indexed(b))) => {
                             return Ok(a == b);
                         }
                         (None, None) => {
-                            let same_place = file.lower.as_ref().zip(lower.as_ref()).is_some_and(|(a, b)| {
+                            let same_place = file.lower().zip(lower.as_ref()).is_some_and(|(a, b)| {
                                 a.layer == b.layer && Arc::ptr_eq(&a.dir, &b.dir) && a.name == b.name
                             });
                             return Ok(found.attr.nlink > 1 || same_place);
@@ -584,13 +585,9 @@ fn data_of(hits: &[Hit], layer: usize, name: &OsStr, attr: &mut Attr) -> Result<
 
 fn body_of(found: &Found) -> Body {
     match &found.body {
-        FoundBody::File { upper, lower, data } => Body::File(FileBody {
-            format: found.attr.format(),
-            version: 0,
-            upper: upper.clone(),
-            lower: lower.clone(),
-            data: data.clone(),
-        }),
+        FoundBody::File { upper, lower, data } => {
+            Body::File(FileBody::new(found.attr.kind(), upper.clone(), lower.clone(), data.clone()))
+        }
         FoundBody::Dir { upper, impure, lowers } => Body::Dir(Box::new(DirBody {
             upper: if *upper { UpperDir::Named } else { UpperDir::Absent },
             impure: *impure,

@@ -166,7 +166,7 @@ impl UnionFs {
         let target = Target::At(from.dir.as_fd(), from.name);
         let (has_lower, is_dir) = match &inode.state.read().body {
             Body::Dir(body) => (!body.lowers.is_empty(), true),
-            Body::File(file) => (file.lower.is_some(), false),
+            Body::File(file) => (file.lower().is_some(), false),
         };
         let marks = markers.read(target, None);
         let numbered = marks.as_ref().is_ok_and(|marks| marks.ino.is_some());
@@ -330,9 +330,9 @@ impl UnionFs {
         if was_here {
             state.link = Some(link);
             if let Body::File(file) = &mut state.body
-                && matches!(file.upper, Some(UpperFile::Nameless(_)))
+                && matches!(file.upper(), Some(UpperFile::Nameless(_)))
             {
-                file.upper = Some(UpperFile::Named);
+                file.set_upper(UpperFile::Named);
             }
         }
     }

@@ -16,16 +16,13 @@ use crate::layer::{DirLayer, Layer, MAX_LOWERS, OwnDevice};
 use crate::options::{Io, Options, RedirectDir, XattrPermissions};
 use crate::ownership::{OVERRIDE_CONTAINERS, OVERRIDE_LEGACY, OVERRIDE_PRIVILEGED, Owners};
 use crate::readdir::Listings;
+use crate::reclaim::Reclaim;
 use crate::sys::at;
 use crate::upper::Upper;
 use crate::whiteout::{Markers, Namespace};
 
 /// How long the kernel keeps what it was told, when nothing limits it.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// Memory is given back each time that this many inodes were forgotten: the
-/// kernel drops them in such numbers when it is short of memory itself.
-const TRIM_EVERY: u64 = 50_000;
 
 /// What of the options matters while serving.
 #[derive(Debug)]
@@ -56,8 +53,6 @@ pub struct Counters {
     pub attribute_copy_ups: AtomicU64,
     /// Opens that the kernel serves by itself.
     pub passthrough_opens: AtomicU64,
-    /// Inodes that left the table.
-    pub forgotten: AtomicU64,
 }
 
 impl Counters {
@@ -103,12 +98,15 @@ pub struct UnionFs {
     pub(crate) inos: InoMap,
     /// Directories of the upper, by inode number.
     pub(crate) dirs: FdCache,
+    /// Directories of lower layers, by their own keys.
+    pub(crate) lower_dirs: Arc<FdCache>,
     pub(crate) links: Links,
     pub(crate) handles: Handles,
     /// Files that the kernel opened by itself, by inode number.
     pub(crate) opened: FdCache<Opened>,
     pub(crate) listings: Listings,
     pub(crate) counters: Counters,
+    pub(crate) reclaim: Reclaim,
     own: Arc<OwnDevice>,
 }
 
@@ -155,7 +153,7 @@ impl UnionFs {
             None => Markers { namespace: Some(reading_namespace(options)), devices: true, opaque_file: false },
         };
         let (upper_fds, lower_fds) = cache_sizes();
-        let cache = Arc::new(FdCache::new(lower_fds));
+        let lower_dirs = Arc::new(FdCache::new(lower_fds));
         let mut lowers: Vec<Arc<dyn Layer>> = Vec::with_capacity(count);
         for (position, path) in options.lowers.iter().enumerate() {
             if let Some(upper) = &upper {
@@ -167,7 +165,7 @@ impl UnionFs {
                 &markers,
                 believed_overrides(&markers, options),
                 fixed,
-                &cache,
+                &lower_dirs,
                 &own,
             )?));
         }
@@ -175,7 +173,7 @@ impl UnionFs {
         if let Some(upper) = &upper {
             upper.override_root(&lowers)?;
         }
-        Self::assemble(options, owners, upper, lowers, upper_fds, own)
+        Self::assemble(options, owners, upper, lowers, upper_fds, lower_dirs, own)
     }
 
     fn assemble(
@@ -184,6 +182,7 @@ impl UnionFs {
         upper: Option<Upper>,
         lowers: Vec<Arc<dyn Layer>>,
         fds: usize,
+        lower_dirs: Arc<FdCache>,
         own: Arc<OwnDevice>,
     ) -> Result<Self, OpenError> {
         let mut devices = Vec::new();
@@ -241,11 +240,13 @@ impl UnionFs {
             inodes: InodeTable::new(root, options.ino32),
             inos: InoMap::new(&devices, options.ino32),
             dirs: FdCache::new(fds),
+            lower_dirs,
             links: Links::default(),
             handles: Handles::default(),
             opened: FdCache::new(fds / 4),
             listings: Listings::default(),
             counters: Counters::default(),
+            reclaim: Reclaim::default(),
             own,
         })
     }
@@ -281,10 +282,7 @@ impl UnionFs {
         self.handles.forget(ino);
         self.opened.remove(ino);
         self.dirs.remove(ino);
-        if self.counters.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
-            self.inodes.shrink();
-            crate::sys::memory::trim();
-        }
+        self.reclaim.note();
         for link in self.links.forget(ino) {
             self.release_inode(link.parent);
         }
