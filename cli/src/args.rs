@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use lamel_isolate::exe;
 
-use crate::image::StoreArgs;
+use crate::image::{STORE_HEADING, StoreArgs};
 use crate::log::LogArgs;
 use crate::mount::{face, helper, umount};
 use crate::{bench, container, diff, doctor, explain, image, launch, mount, r#try as trial, volume};
@@ -51,45 +51,59 @@ enum Command {
     },
 }
 
-/// Commands that have to be quick, in a parser of their own: that of all commands takes longer to build than these take
-/// to begin.
-#[derive(Debug, Parser)]
-#[command(name = "lamel")]
-struct Quick {
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(subcommand)]
-    command: QuickCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum QuickCommand {
-    Mount(mount::Args),
-    #[command(flatten)]
-    Container(container::QuickCommand),
-}
-
-impl From<Quick> for Lamel {
-    fn from(Quick { log, store, command }: Quick) -> Self {
-        let command = match command {
-            QuickCommand::Mount(args) => Command::Mount(args),
-            QuickCommand::Container(command) => Command::Container(command.into()),
-        };
-        Self { log, store, command }
-    }
-}
-
 impl Lamel {
     /// Help, and what is wrong with a command line, is told by the parser that knows all commands.
     fn read(args: &[OsString]) -> Result<Self, clap::Error> {
-        let is_quick = has_word(args, &["mount", "run", "start", "exec"]);
-        match is_quick.then(|| Quick::try_parse_from(args)) {
-            Some(Ok(quick)) => Ok(quick.into()),
-            _ => Self::try_parse_from(args),
+        if let [_, flag] = args
+            && (flag == "--version" || flag == "-V")
+        {
+            clap::Command::new("lamel").version(env!("CARGO_PKG_VERSION")).try_get_matches_from(args)?;
         }
+        Self::read_quickly(args)
+            .map_or_else(|| Self::from_arg_matches_mut(&mut parser().try_get_matches_from(args)?), Ok)
     }
+
+    /// Commands that have to be quick have parsers of their own: that of all commands takes longer to build than these
+    /// take to begin.
+    fn read_quickly(args: &[OsString]) -> Option<Self> {
+        args.iter().find_map(|arg| match arg.to_str()? {
+            "mount" => Some(Self::read_only("mount", args, Command::Mount)),
+            "run" => Some(Self::read_only("run", args, |args| Command::Container(container::Command::Run(args)))),
+            "start" => Some(Self::read_only("start", args, |args| Command::Container(container::Command::Start(args)))),
+            "exec" => Some(Self::read_only("exec", args, |args| Command::Container(container::Command::Exec(args)))),
+            _ => None,
+        })?
+    }
+
+    /// Reads a command line of the command `name`, if it is one.
+    fn read_only<A: clap::Args>(name: &'static str, args: &[OsString], command: fn(A) -> Command) -> Option<Self> {
+        let options = StoreArgs::augment_args(LogArgs::augment_args(clap::Command::new("lamel")));
+        let parser = options.subcommand(A::augment_args(clap::Command::new(name)));
+        let mut found = parser.try_get_matches_from(args).ok()?;
+        let (_, mut inner) = found.remove_subcommand()?;
+        Some(Self {
+            log: LogArgs::from_arg_matches_mut(&mut found).ok()?,
+            store: StoreArgs::from_arg_matches_mut(&mut found).ok()?,
+            command: command(A::from_arg_matches_mut(&mut inner).ok()?),
+        })
+    }
+}
+
+/// The parser of all commands. Those that have nothing to do with the store take its options, but do not show them.
+fn parser() -> clap::Command {
+    Lamel::command().mut_subcommands(|command| match has_store(&command) {
+        true => command,
+        false => StoreArgs::augment_args(command).mut_args(|arg| match arg.get_help_heading() {
+            Some(STORE_HEADING) => arg.hide(true),
+            _ => arg,
+        }),
+    })
+}
+
+/// Whether a command, or one below it, is about the store.
+fn has_store(command: &clap::Command) -> bool {
+    command.get_arguments().any(|arg| arg.get_help_heading() == Some(STORE_HEADING))
+        || command.get_subcommands().any(has_store)
 }
 
 /// Whether a word is one that [`Command`] begins with.
@@ -167,16 +181,22 @@ mod tests {
         text.split_whitespace().map(OsString::from).collect()
     }
 
+    fn slowly(args: &[OsString]) -> Result<Lamel, clap::Error> {
+        Lamel::from_arg_matches(&parser().try_get_matches_from(args)?)
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
-        Lamel::command().debug_assert();
-        Quick::command().debug_assert();
+        parser().debug_assert();
     }
 
     #[test]
     fn a_quick_command_is_read_as_any_other() {
         for text in [
             "lamel mount debian /mnt",
+            "lamel --root /a mount debian /mnt --log-json",
+            "lamel mount --root /a --lower /b /mnt",
+            "lamel --root mount mount /mnt",
             "lamel --log-level debug run --rm -it --name a debian sh -c exec",
             "lamel exec -u 0 a ls",
             "lamel start -a a",
@@ -184,13 +204,32 @@ mod tests {
             "lamel run",
             "lamel run --help",
             "lamel ps",
+            "lamel --version",
+            "lamel -V",
         ] {
             let args = words(text);
-            match (Lamel::read(&args), Lamel::try_parse_from(&args)) {
+            match (Lamel::read(&args), slowly(&args)) {
                 (Ok(quick), Ok(slow)) => assert_eq!(format!("{quick:?}"), format!("{slow:?}"), "{text}"),
                 (Err(quick), Err(slow)) => assert_eq!(quick.to_string(), slow.to_string(), "{text}"),
                 (quick, slow) => panic!("{text}: {quick:?}, {slow:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn options_of_the_store_are_shown_where_they_mean_something() {
+        let help = |name: &str| slowly(&words(&format!("lamel {name} --help"))).unwrap_err().to_string();
+        for name in ["umount", "try"] {
+            assert!(!help(name).contains("--root"), "{name}");
+            assert!(!help(name).contains("--additional-store"), "{name}");
+            assert!(help(name).contains("--log-level"), "{name}");
+        }
+        for name in ["mount", "pull", "ps", "volume", "volume ls", "container", "container ls", "doctor", "explain"] {
+            assert!(help(name).contains("--root"), "{name}");
+        }
+        // As podman takes it, before and after any command.
+        for text in ["lamel --root /a umount /mnt", "lamel umount --root /a /mnt", "lamel umount /mnt --root=/a"] {
+            assert!(matches!(slowly(&words(text)).unwrap().command, Command::Umount(_)), "{text}");
         }
     }
 

@@ -66,24 +66,6 @@ use crate::run::failure_code;
 use monitor::NotStarted;
 use records::Containers;
 
-/// Commands for which somebody waits; see `args.rs`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum QuickCommand {
-    Run(Box<run::Args>),
-    Start(start::Args),
-    Exec(exec::Args),
-}
-
-impl From<QuickCommand> for Command {
-    fn from(command: QuickCommand) -> Self {
-        match command {
-            QuickCommand::Run(args) => Self::Run(args),
-            QuickCommand::Start(args) => Self::Start(args),
-            QuickCommand::Exec(args) => Self::Exec(args),
-        }
-    }
-}
-
 /// What is done with containers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

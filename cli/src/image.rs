@@ -29,7 +29,7 @@ use clap::Subcommand;
 pub(crate) use inside::{InsideArgs, is_path};
 pub(crate) use registry::{duration, pull::implicitly as pull};
 use registry::{login, push};
-pub(crate) use store::{StoreArgs, find, is_missing};
+pub(crate) use store::{STORE_HEADING, StoreArgs, find, is_missing};
 
 /// What is done with images.
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,8 @@
 //! other CPU. When requests cease, everybody sleeps.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,9 @@ const SPINS: u32 = 32;
 /// The threads of a session.
 pub(crate) struct Crew {
     shared: Arc<Shared>,
-    companion: Option<Thread>,
+    together: bool,
+    /// Started by the first burst: a mount is not to wait for a thread that it does not need yet.
+    companion: OnceLock<Option<Thread>>,
 }
 
 struct Shared {
@@ -102,27 +104,32 @@ impl Crew {
             calls: Mutex::new(0),
             called: Condvar::new(),
         });
-        let companion = together.then(|| Arc::clone(&shared)).and_then(|shared| {
+        Self { shared, together, companion: OnceLock::new() }
+    }
+
+    fn companion(&self) -> Option<&Thread> {
+        let start = || {
+            let shared = Arc::clone(&self.shared);
             let spawned = thread::Builder::new().name("lamel-awake".to_owned()).spawn(move || shared.keep_company());
-            match spawned {
-                Ok(thread) => Some(thread.thread().clone()),
-                Err(error) => {
-                    tracing::info!(%error, "no companion thread");
-                    None
-                }
-            }
-        });
-        Self { shared, companion }
+            spawned
+                .map(|thread| thread.thread().clone())
+                .inspect_err(|error| tracing::info!(%error, "no companion thread"))
+                .ok()
+        };
+        self.companion.get_or_init(start).as_ref()
     }
 
     /// A request came.
     pub(crate) fn turn(&self) -> Turn<'_> {
-        let Some(companion) = &self.companion else {
+        if !self.together {
             return Turn { shared: None, leads: false };
-        };
+        }
         let shared = &*self.shared;
         shared.requests.fetch_add(1, Ordering::Relaxed);
-        if !shared.awake.load(Ordering::Relaxed) && shared.is_burst() {
+        if !shared.awake.load(Ordering::Relaxed)
+            && shared.is_burst()
+            && let Some(companion) = self.companion()
+        {
             shared.leader.store(me(), Ordering::Relaxed);
             companion.unpark();
         }
@@ -137,7 +144,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
-        if let Some(companion) = &self.companion {
+        if let Some(Some(companion)) = self.companion.get() {
             companion.unpark();
         }
     }

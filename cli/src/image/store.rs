@@ -12,16 +12,19 @@ const ROOT_VARIABLE: &str = "LAMEL_ROOT";
 /// The environment variable that names additional stores, between colons.
 const ADDITIONAL_VARIABLE: &str = "LAMEL_ADDITIONAL_STORES";
 
+/// Above the options of the store in a command's help.
+pub(crate) const STORE_HEADING: &str = "Store";
+
 /// Options of the store.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct StoreArgs {
     /// The image store [default: $LAMEL_ROOT, else /var/lib/lamel for root and
     /// $XDG_DATA_HOME/lamel for others]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Store")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = STORE_HEADING)]
     root: Option<PathBuf>,
     /// A store that is searched after it and never written; may be given several times
     /// [default: $LAMEL_ADDITIONAL_STORES, between colons]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Store")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = STORE_HEADING)]
     additional_store: Vec<PathBuf>,
 }
 

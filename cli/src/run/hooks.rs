@@ -60,9 +60,12 @@ pub(crate) fn add(spec: &mut Spec, directories: &[PathBuf]) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Definition> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    let definition: Definition = serde_json::from_str(&text)?;
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        bail!("larger than {} MiB, which is no hook's definition", MAX_FILE >> 20);
+    }
+    let definition: Definition = serde_json::from_slice(&text)?;
     if definition.version != VERSION {
         bail!("version {:?}: {VERSION} is what is read", definition.version);
     }
@@ -189,5 +192,17 @@ mod tests {
             assert!(error.to_string().ends_with("bad/1.json"), "{error:#}");
         }
         assert!(add(&mut spec, &[place.path().join("nowhere")]).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_told_as_that() {
+        let place = tempfile::tempdir().unwrap();
+        let hook = r#"{"version": "1.0.0", "hook": {"path": "/x"}, "when": {"always": true}, "stages": ["poststop"]}"#;
+        let padding = " ".repeat(usize::try_from(MAX_FILE).unwrap() - hook.len());
+        fs::write(place.path().join("1.json"), format!("{hook}{padding}")).unwrap();
+        add(&mut spec(false), &[place.path().to_owned()]).unwrap();
+        fs::write(place.path().join("1.json"), format!("{hook}{padding} ")).unwrap();
+        let error = add(&mut spec(false), &[place.path().to_owned()]).unwrap_err();
+        assert!(format!("{error:#}").contains("1.json: larger than 1 MiB"), "{error:#}");
     }
 }
