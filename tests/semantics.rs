@@ -31,6 +31,7 @@ mod semantics {
     mod names;
     mod no_copy;
     mod ownership;
+    mod passthrough;
     mod peers;
     mod privileges;
     mod rename;

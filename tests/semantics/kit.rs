@@ -35,6 +35,12 @@ pub fn subject() -> Subject {
     }
 }
 
+/// Whether a handle of a lower file of some size keeps the lower's content over a copy-up, as in kernel overlayfs
+/// (module `passthrough`), or follows the file.
+pub fn keeps_old() -> bool {
+    std::env::var("LAMEL_OPTS").is_ok_and(|opts| opts.split(',').any(|opt| opt == "io=passthrough"))
+}
+
 /// A mounted union and its scratch directory.
 pub struct Union {
     // Before the scratch directory: dropped first.

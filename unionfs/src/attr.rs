@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FileType, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -170,6 +171,12 @@ impl UnionFs {
         attr.ino = inode.ino;
         self.owners.show(&mut attr);
         attr
+    }
+
+    /// How long the kernel may keep attributes that [`Self::shown`] gave. Not at all, where it has them under two nodeids:
+    /// what changes them under one is not told to the other.
+    pub(crate) fn attr_ttl(&self, attr: &Attr) -> &Duration {
+        if self.inodes.nodeids.second(attr.ino).is_some() { &Duration::ZERO } else { &self.settings.ttl }
     }
 
     /// Changes attributes and returns the new ones.

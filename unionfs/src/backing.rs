@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::attr::Attr;
 use crate::error::{Refusal, Result};
+use crate::handle::Data;
 use crate::inode::{Body, Inode, Link, LowerFile, ROOT_INO, UpperDir, UpperFile};
 use crate::layer::{Content, Layer};
 use crate::name::Name;
@@ -204,16 +205,19 @@ impl UnionFs {
         })
     }
 
-    /// Opens the inode's data for reading: in the upper, or below a metacopy.
-    pub(crate) fn open_data(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Content> {
-        let below = match &inode.state.read().body {
-            Body::File(file) => file.data_below().cloned(),
+    /// Opens the inode's data: in the upper, or, for reading, below.
+    pub(crate) fn open_data(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Data> {
+        let (version, below) = match &inode.state.read().body {
+            Body::File(file) => (file.version(), file.data_below().cloned()),
             Body::Dir(_) => return Err(Refusal::IsDirectory.into()),
         };
-        match below {
-            Some(lower) => self.layer(lower.layer).open(&lower.dir, &lower.name),
-            None => self.with_backing(inode, |backing| backing.open(flags)),
-        }
+        let Some(lower) = below else {
+            let content = self.with_backing(inode, |backing| backing.open(flags))?;
+            return Ok(Data { version, layer: None, sealed: false, content });
+        };
+        let layer = self.layer(lower.layer);
+        let content = layer.open(&lower.dir, &lower.name)?;
+        Ok(Data { version, layer: Some(lower.layer), sealed: layer.is_sealed(), content })
     }
 
     /// A descriptor of the inode's directory in the upper.

@@ -229,7 +229,7 @@ impl Object<'_> {
     /// It is none, or cannot be opened.
     pub fn data(&self) -> Result<Data, WalkError> {
         let open = || {
-            let content = self.union.open_data(&self.inode, OFlags::RDONLY)?;
+            let content = self.union.open_data(&self.inode, OFlags::RDONLY)?.content;
             let stretches = stretches(&content, self.attr.size)?;
             Ok(Data { content, stretches, path: shown(&self.path) })
         };

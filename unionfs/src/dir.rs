@@ -12,6 +12,7 @@ use crate::attr::{Attr, as_far_as_possible, set_override};
 use crate::copy_up::Depth;
 use crate::error::{Refusal, Result};
 use crate::file::{NewHandle, Register};
+use crate::handle::Data;
 use crate::inode::{Body, DirBody, Inode, InodeTable, Link, State, UpperDir, UpperFile};
 use crate::layer::Content;
 use crate::lookup::{Found, FoundBody};
@@ -104,14 +105,11 @@ impl UnionFs {
         let (inode, attr, file) = self.make_open(parent, name, New::File { mode }, caller)?;
         let flags = self.open_flags(true);
         let opened = match file {
-            Some(file) => Ok(Content::File(file)),
+            Some(file) => Ok(Data { version: 0, layer: None, sealed: false, content: Content::File(file) }),
             None => self.open_data(&inode, flags),
         };
-        match opened {
-            Ok(content) => {
-                let opened = self.add_handle(&inode, flags, 0, content, register);
-                Ok((inode, attr, opened))
-            }
+        match opened.and_then(|data| self.add_handle(&inode, inode.ino, flags, data, register)) {
+            Ok(opened) => Ok((inode, attr, opened)),
             Err(error) => {
                 // The kernel will not hear of the inode.
                 let ino = inode.ino;

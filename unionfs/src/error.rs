@@ -75,6 +75,9 @@ pub enum Refusal {
     /// The kernel used a file handle that is not open.
     #[error("unknown file handle")]
     UnknownHandle,
+    /// The nodeid stands for data that moved: the name leads to another one.
+    #[error("the file has a new nodeid")]
+    Renumbered,
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -169,7 +172,7 @@ impl Refusal {
             Self::Reserved => Errno::PERM,
             Self::NameTooLong => Errno::NAMETOOLONG,
             Self::CrossDevice => Errno::XDEV,
-            Self::UnknownInode => Errno::STALE,
+            Self::UnknownInode | Self::Renumbered => Errno::STALE,
             Self::UnknownHandle => Errno::BADF,
             Self::NoAttribute => Errno::NODATA,
             Self::Range => Errno::RANGE,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::attr::modified_at;
 use crate::copy_up::Depth;
 use crate::error::{Error, Refusal, Result};
-use crate::handle::{Access, FileHandle, Opened};
+use crate::handle::{Access, Choice, Data, FileHandle, Opened, is_writable};
 use crate::inode::{Body, Inode};
 use crate::layer::Content;
 use crate::options::Io;
@@ -86,11 +86,12 @@ impl UnionFs {
     /// set-id bits away: the kernel, which leaves the truncation to this call, does not.
     pub(crate) fn open_file(
         &self,
-        inode: &Arc<Inode>,
+        nodeid: u64,
         flags: OFlags,
         unprivileged: bool,
         register: Register<'_>,
     ) -> Result<NewHandle> {
+        let inode = &self.inodes.get(nodeid)?;
         let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
         let truncate = flags.contains(OFlags::TRUNC);
         // The kernel keeps writers from running programs, but checks a truncating reader only after this open.
@@ -101,17 +102,16 @@ impl UnionFs {
             self.check_writable()?;
             self.copy_up(inode, Depth::Data(truncate.then_some(0)))?;
         }
-        let seen = version(inode);
         // O_RDONLY | O_TRUNC truncates too.
         let own = self.open_flags(write || truncate);
-        let content = self.open_data(inode, own)?;
+        let data = self.open_data(inode, own)?;
         if truncate {
             if unprivileged {
                 self.drop_setid(inode)?;
             }
-            at::truncate(as_file(&content)?.as_fd(), 0)?;
+            at::truncate(as_file(&data.content)?.as_fd(), 0)?;
         }
-        let opened = self.add_handle(inode, own, seen, content, register);
+        let opened = self.add_handle(inode, nodeid, own, data, register)?;
         if flags.contains(EXECUTED) {
             self.handles.mark_executed(opened.number, inode.ino);
         }
@@ -126,19 +126,27 @@ impl UnionFs {
         if self.settings.noatime { access | OFlags::NOATIME } else { access }
     }
 
+    /// Adds a handle of data that was opened with `flags`.
     pub(crate) fn add_handle(
         &self,
         inode: &Arc<Inode>,
+        nodeid: u64,
         flags: OFlags,
-        version: u32,
-        content: Content,
+        mut data: Data,
         register: Register<'_>,
-    ) -> NewHandle {
-        let file = match &content {
-            Content::File(file) if self.settings.io == Io::Passthrough && inode.is_pure_upper() => Some(file),
-            _ => None,
+    ) -> Result<NewHandle> {
+        let writable = is_writable(flags);
+        let pass = self.settings.io == Io::Passthrough;
+        let access = loop {
+            match self.handles.choose(nodeid, &data, writable, pass, register) {
+                Choice::Open(access) => break access,
+                Choice::Outdated => data = self.open_data(inode, flags)?,
+                Choice::Elsewhere => {
+                    self.inodes.nodeids.renumber(inode.ino);
+                    return Err(Refusal::Renumbered.into());
+                }
+            }
         };
-        let access = self.handles.choose(inode.ino, file, register);
         let passthrough = match &access {
             Access::Passthrough(id) => {
                 Counters::count(&self.counters.passthrough_opens);
@@ -148,11 +156,12 @@ impl UnionFs {
         };
         let number = self.handles.add_file(FileHandle {
             inode: Arc::clone(inode),
+            nodeid,
             flags,
-            content: parking_lot::RwLock::new((version, Arc::new(content))),
+            content: parking_lot::RwLock::new((data.version, Arc::new(data.content))),
             passthrough,
         });
-        NewHandle { number, access }
+        Ok(NewHandle { number, access })
     }
 
     fn inode_of(&self, file: FileId) -> Result<Arc<Inode>> {
@@ -186,7 +195,8 @@ impl UnionFs {
             return Ok((inode, Arc::clone(&opened.content)));
         }
         let writable = want == Want::Write;
-        let content = Arc::new(self.open_data(&inode, self.open_flags(writable))?);
+        let Data { version, content, .. } = self.open_data(&inode, self.open_flags(writable))?;
+        let content = Arc::new(content);
         self.opened.put(inode.ino, Arc::new(Opened { version, writable, content: Arc::clone(&content) }));
         Ok((inode, content))
     }
@@ -200,18 +210,26 @@ impl UnionFs {
         self.opened.put(inode.ino, Arc::new(opened));
     }
 
-    /// The data behind a handle, opened again if a copy-up moved it.
+    /// The data behind a handle, opened again if a copy-up moved it. What the kernel reads by itself stays what it is.
     fn content(&self, handle: &FileHandle) -> Result<Arc<Content>> {
         let now = version(&handle.inode);
         {
             let content = handle.content.read();
-            if content.0 == now {
+            if content.0 == now || handle.passthrough.is_some() {
                 return Ok(Arc::clone(&content.1));
             }
         }
-        let opened = Arc::new(self.open_data(&handle.inode, handle.flags)?);
-        *handle.content.write() = (now, Arc::clone(&opened));
+        let Data { version, content, .. } = self.open_data(&handle.inode, handle.flags)?;
+        let opened = Arc::new(content);
+        *handle.content.write() = (version, Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// Whether the inode goes on without what a handle has open.
+    fn is_left(&self, file: FileId) -> bool {
+        self.handles
+            .file(file.handle)
+            .is_ok_and(|handle| handle.passthrough.is_some() && handle.content.read().0 != version(&handle.inode))
     }
 
     /// Reads up to `size` bytes and passes them on.
@@ -278,7 +296,7 @@ impl UnionFs {
 
     /// The data of a file that may only be appended to, for a write at its end.
     fn append_only(&self, file: FileId, offset: u64) -> Result<Arc<Content>> {
-        let content = self.open_data(&self.inode_of(file)?, self.open_flags(true) | OFlags::APPEND)?;
+        let content = self.open_data(&self.inode_of(file)?, self.open_flags(true) | OFlags::APPEND)?.content;
         let end = at::fstat(as_file(&content)?.as_fd())?.st_size;
         if u64::try_from(end) == Ok(offset) { Ok(Arc::new(content)) } else { Err(Refusal::AppendOnly.into()) }
     }
@@ -288,7 +306,7 @@ impl UnionFs {
         if self.copy_up(inode, Depth::Data(Some(size)))? {
             return Ok(());
         }
-        let content = self.open_data(inode, OFlags::RDWR)?;
+        let content = self.open_data(inode, OFlags::RDWR)?.content;
         at::truncate(as_file(&content)?.as_fd(), size)
     }
 
@@ -301,11 +319,11 @@ impl UnionFs {
         if !inode.in_upper() {
             return Ok(());
         }
-        if inode.is_pure_upper() {
+        if inode.is_pure_upper() && !self.is_left(file) {
             let (_, content) = self.data(file, Want::Read)?;
             return at::fsync(as_file(&content)?.as_fd(), data_only);
         }
-        // A metacopy: the attributes are in the upper.
+        // A metacopy, the attributes of which are in the upper; or a handle of what was below before.
         self.with_upper(&inode, |backing| match backing.open(OFlags::RDONLY)? {
             Content::File(file) => at::fsync(file.as_fd(), data_only),
             Content::Bytes(_) | Content::Sparse(_) => Ok(()),
@@ -426,7 +444,7 @@ impl UnionFs {
         let content = if inode.is_dir() {
             self.with_backing(inode, |backing| backing.open(OFlags::RDONLY | OFlags::DIRECTORY))?
         } else {
-            self.open_data(inode, OFlags::RDONLY)?
+            self.open_data(inode, OFlags::RDONLY)?.content
         };
         match &content {
             Content::File(file) => act(file.as_fd()),
@@ -438,13 +456,13 @@ impl UnionFs {
     /// pages written through a mapping changed times without its notice.
     pub(crate) fn release_file(&self, handle: u64) -> Option<u64> {
         let handle = self.handles.remove_file(handle)?;
-        let ino = handle.inode.ino;
-        let stale = handle.passthrough.is_some() && handle.is_writable();
+        let (ino, nodeid) = (handle.inode.ino, handle.nodeid);
+        let stale = handle.passthrough.is_some() && is_writable(handle.flags);
         match Arc::into_inner(handle) {
             Some(FileHandle { inode, .. }) => self.release_inode(inode),
             None => tracing::debug!(ino, "released while in use"),
         }
-        stale.then_some(ino)
+        stale.then_some(nodeid)
     }
 }
 

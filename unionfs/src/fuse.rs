@@ -116,9 +116,19 @@ fn refresh(notifier: &OnceLock<Notifier>, ino: u64) {
     }
 }
 
-fn reply_entry(reply: ReplyEntry, request: &'static str, parent: u64, ttl: &Duration, made: Result<Attr>) {
+/// `parent`: the nodeid that the request names.
+fn reply_entry(reply: ReplyEntry, request: &'static str, parent: u64, fs: &UnionFs, made: Result<Option<Attr>>) {
+    let ttl = &fs.settings.ttl;
     match made {
-        Ok(attr) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
+        Ok(Some(attr)) => match fs.inodes.nodeids.second(attr.ino) {
+            None => reply.entry(ttl, &file_attr(&attr), Generation(0)),
+            // An entry's nodeid is the number among its attributes: the true one comes with the GETATTR that follows.
+            Some(nodeid) => {
+                let attr = Attr { ino: nodeid, ..attr };
+                reply.entry_with_ttls(&Duration::ZERO, ttl, &file_attr(&attr), Generation(0));
+            }
+        },
+        Ok(None) => reply.entry(ttl, &nothing(), Generation(0)),
         Err(error) => reply.error(refuse(request, parent, &error)),
     }
 }
@@ -153,12 +163,8 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let fs = self.begin();
-        let ttl = &fs.settings.ttl;
-        match fs.inodes.get(parent.0).and_then(|parent| fs.lookup(&parent, name)) {
-            Ok(Some((_, attr))) => reply.entry(ttl, &file_attr(&attr), Generation(0)),
-            Ok(None) => reply.entry(ttl, &nothing(), Generation(0)),
-            Err(error) => reply.error(refuse("lookup", parent.0, &error)),
-        }
+        let found = fs.inodes.get(parent.0).and_then(|parent| fs.lookup(&parent, name));
+        reply_entry(reply, "lookup", parent.0, &fs, found.map(|found| found.map(|(_, attr)| attr)));
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
@@ -171,7 +177,7 @@ impl fuser::Filesystem for Adapter {
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.begin();
         match fs.inodes.get(ino.0).and_then(|inode| fs.getattr(&inode)) {
-            Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
+            Ok(attr) => reply.attr(fs.attr_ttl(&attr), &file_attr(&attr)),
             Err(error) => reply.error(refuse("getattr", ino.0, &error)),
         }
     }
@@ -207,7 +213,7 @@ impl fuser::Filesystem for Adapter {
             fs.setattr(&inode, &change)
         };
         self.serve(slow, move |fs| match changed(fs) {
-            Ok(attr) => reply.attr(&fs.settings.ttl, &file_attr(&attr)),
+            Ok(attr) => reply.attr(fs.attr_ttl(&attr), &file_attr(&attr)),
             Err(error) => reply.error(refuse("setattr", ino.0, &error)),
         });
     }
@@ -273,9 +279,9 @@ impl fuser::Filesystem for Adapter {
             let parent = fs.inodes.get(newparent.0)?;
             let attr = fs.link(&inode, &parent, newname)?;
             fs.inodes.count(&inode);
-            Ok(attr)
+            Ok(Some(attr))
         });
-        reply_entry(reply, "link", ino.0, &fs.settings.ttl, made);
+        reply_entry(reply, "link", ino.0, &fs, made);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -290,12 +296,10 @@ impl fuser::Filesystem for Adapter {
         let unprivileged = req.uid() != 0;
         let notifier = Arc::clone(&self.notifier);
         self.serve(slow, move |fs| {
-            let opened = fs
-                .inodes
-                .get(ino.0)
-                .and_then(|inode| fs.open_file(&inode, flags, unprivileged, &|fd| reply.open_backing(fd)));
-            if unprivileged && flags.contains(OFlags::TRUNC) {
-                // Set-id bits may have gone.
+            let opened = fs.open_file(ino.0, flags, unprivileged, &|fd| reply.open_backing(fd));
+            let left = matches!(opened, Err(Error::Refused(Refusal::Renumbered)));
+            if left || (unprivileged && flags.contains(OFlags::TRUNC)) {
+                // What is known under this nodeid is not kept up to date any more; or set-id bits may have gone.
                 refresh(&notifier, ino.0);
             }
             match opened {
@@ -488,7 +492,12 @@ impl fuser::Filesystem for Adapter {
                     continue;
                 }
             };
-            let (inode, attr) = found;
+            let (inode, mut attr) = found;
+            if fs.inodes.nodeids.second(attr.ino).is_some() {
+                // Listed by its true number, which is not its nodeid any more: no file is so large, so that the kernel
+                // makes no entry of this, and forgets the look-up.
+                attr.size = u64::MAX;
+            }
             if reply.add(INodeNo(attr.ino), next, &entry.name, ttl, &file_attr(&attr), Generation(0)) {
                 let ino = inode.ino;
                 drop(inode);
@@ -642,8 +651,8 @@ impl Adapter {
         let fs = self.begin();
         let made = fs.inodes.get(parent.0).and_then(|parent| {
             let (_, attr) = fs.make(&parent, name, new, caller(req, umask))?;
-            Ok(attr)
+            Ok(Some(attr))
         });
-        reply_entry(reply, what, parent.0, &fs.settings.ttl, made);
+        reply_entry(reply, what, parent.0, &fs, made);
     }
 }

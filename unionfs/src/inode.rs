@@ -1,6 +1,6 @@
 //! Identity: what the kernel calls a nodeid, and what we know behind it.
 //!
-//! An inode's number is its nodeid and its `st_ino`, always the same. It comes
+//! An inode's number is its `st_ino` and, but for [`Nodeids`], its nodeid. It comes
 //! from the object itself ([`InoMap`]), so that it survives a remount; an object
 //! whose number is taken by another gets one from a reserved range.
 //!
@@ -23,6 +23,7 @@ use rustix::fs::FileType;
 use crate::error::{Refusal, Result};
 use crate::layer::LayerDir;
 use crate::name::Name;
+use crate::nodeid::Nodeids;
 
 /// The root's number (`FUSE_ROOT_ID`).
 pub(crate) const ROOT_INO: u64 = 1;
@@ -317,6 +318,7 @@ pub(crate) struct InodeTable {
     /// Objects whose own number (the key) was taken, by the numbers they got.
     displaced: Mutex<HashMap<u64, Vec<u64>>>,
     next_reserved: AtomicU64,
+    pub(crate) nodeids: Nodeids,
 }
 
 impl InodeTable {
@@ -325,15 +327,21 @@ impl InodeTable {
         root.nlookup.store(1, Ordering::Relaxed);
         inodes.insert(Numbered(root));
         let first = if fold32 { RESERVED_32 } else { RESERVED };
-        Self { inodes, displaced: Mutex::new(HashMap::new()), next_reserved: AtomicU64::new(first) }
+        Self {
+            inodes,
+            displaced: Mutex::new(HashMap::new()),
+            next_reserved: AtomicU64::new(first),
+            nodeids: Nodeids::default(),
+        }
     }
 
-    pub(crate) fn get(&self, ino: u64) -> Result<Arc<Inode>> {
-        self.find(ino).ok_or_else(|| Refusal::UnknownInode.into())
+    /// The inode that the kernel calls `nodeid`.
+    pub(crate) fn get(&self, nodeid: u64) -> Result<Arc<Inode>> {
+        self.find(nodeid).ok_or_else(|| Refusal::UnknownInode.into())
     }
 
-    pub(crate) fn find(&self, ino: u64) -> Option<Arc<Inode>> {
-        self.inodes.get(&ino).map(|inode| Arc::clone(&inode.0))
+    pub(crate) fn find(&self, nodeid: u64) -> Option<Arc<Inode>> {
+        self.inodes.get(&self.nodeids.ino(nodeid)).map(|inode| Arc::clone(&inode.0))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -395,9 +403,10 @@ impl InodeTable {
         inode.nlookup.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The kernel drops `count` look-ups. `gone` is told of every inode that
-    /// leaves the table.
-    pub(crate) fn forget(&self, ino: u64, count: u64, gone: impl FnMut(u64)) {
+    /// The kernel drops `count` look-ups. `gone` is told of every nodeid whose
+    /// inode leaves the table.
+    pub(crate) fn forget(&self, nodeid: u64, count: u64, gone: impl FnMut(u64)) {
+        let ino = self.nodeids.ino(nodeid);
         if let Some(inode) = self.find(ino) {
             let mut now = inode.nlookup.load(Ordering::Acquire);
             loop {
@@ -414,8 +423,14 @@ impl InodeTable {
     /// Removes an inode that nobody holds, and then its parents that only it held.
     pub(crate) fn reap(&self, mut ino: u64, mut gone: impl FnMut(u64)) {
         while ino != ROOT_INO {
+            let mut second = None;
             let removed = self.inodes.remove_if(&ino, |Numbered(inode)| {
-                inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1
+                let unheld = inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1;
+                if unheld {
+                    // Before anybody can find another inode of this number.
+                    second = self.nodeids.forget(ino);
+                }
+                unheld
             });
             let Some(Numbered(inode)) = removed else { return };
             if ino >= RESERVED_32 {
@@ -425,6 +440,7 @@ impl InodeTable {
                 });
             }
             gone(ino);
+            second.into_iter().for_each(&mut gone);
             let Some(parent) = inode.link().map(|link| link.parent.ino) else {
                 return;
             };
@@ -560,6 +576,22 @@ mod tests {
         assert!(gone.is_empty() && table.find(7).is_some());
         table.forget(7, 1, |ino| gone.push(ino));
         assert!(gone == [7] && table.find(7).is_none());
+    }
+
+    #[test]
+    fn both_nodeids_of_an_inode_count_as_one() {
+        let table = InodeTable::new(Arc::new(file(ROOT_INO)), false);
+        table.intern(7, true, |_| Ok(true), file).unwrap();
+        table.nodeids.renumber(7);
+        table.intern(7, true, |_| Ok(true), file).unwrap();
+        let second = table.nodeids.second(7).unwrap();
+        assert_eq!(table.find(second).unwrap().ino, 7);
+        let mut gone = Vec::new();
+        table.forget(7, 1, |nodeid| gone.push(nodeid));
+        assert!(gone.is_empty() && table.find(7).is_some());
+        table.forget(second, 1, |nodeid| gone.push(nodeid));
+        assert_eq!(gone, [7, second]);
+        assert!(table.find(second).is_none() && table.nodeids.second(7).is_none());
     }
 
     #[test]

@@ -175,6 +175,12 @@ pub trait Layer: Send + Sync {
         None
     }
 
+    /// Whether its files are opened on a mount of its own where nothing can be written, access times included, by
+    /// whatever flags they are opened again.
+    fn is_sealed(&self) -> bool {
+        false
+    }
+
     /// Whether redirects and metacopies of this layer are followed. A layer that
     /// came from an archive has no say in where the union looks.
     fn is_trusted(&self) -> bool {
@@ -247,6 +253,8 @@ pub(crate) struct DirLayer {
     source: PathBuf,
     root: Arc<LayerDir>,
     fd: Arc<OwnedFd>,
+    /// `fd` is of a private clone.
+    sealed: bool,
     markers: Markers,
     /// The override xattr that the layer's root carries, if any is believed.
     override_key: Option<&'static OsStr>,
@@ -273,7 +281,7 @@ impl DirLayer {
         let real =
             rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
                 .map_err(failed)?;
-        let fd = at::private_clone(real.as_fd()).unwrap_or(real);
+        let (fd, sealed) = at::private_clone(real.as_fd()).map_or((real, false), |clone| (clone, true));
         let itself = Target::At(fd.as_fd(), OsStr::new("."));
         let mut override_key = None;
         for key in override_keys {
@@ -291,6 +299,7 @@ impl DirLayer {
                 .ok()
                 .and_then(|dir| ioctl::fs_uuid(dir.as_fd())),
             fd: Arc::new(fd),
+            sealed,
             markers: markers.clone(),
             override_key,
             position,
@@ -351,6 +360,10 @@ impl Layer for DirLayer {
 
     fn directory(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.sealed
     }
 
     fn is_trusted(&self) -> bool {

@@ -46,6 +46,7 @@ mod lookup;
 mod memory_layer;
 mod name;
 mod names;
+mod nodeid;
 mod readdir;
 mod reclaim;
 mod rename;

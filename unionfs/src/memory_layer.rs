@@ -178,7 +178,7 @@ impl Fixture {
 
     fn read(&self, inode: &Arc<Inode>) -> Vec<u8> {
         let refuse = |_: std::os::fd::BorrowedFd<'_>| Err(std::io::ErrorKind::Unsupported.into());
-        let opened = self.fs.open_file(inode, OFlags::RDONLY, false, &refuse).unwrap();
+        let opened = self.fs.open_file(inode.ino, OFlags::RDONLY, false, &refuse).unwrap();
         let file = FileId { ino: inode.ino, handle: opened.number };
         self.fs.read(file, 0, 100, <[u8]>::to_vec).unwrap()
     }

@@ -72,8 +72,9 @@ pub enum Io {
     Cached,
     /// Through the page cache, each open being a request for which a descriptor is held.
     Handles,
-    /// As [`Io::Handles`], but the kernel reads and writes the upper's files by itself (Linux 6.9, privileged):
-    /// the fastest for bulk data.
+    /// As [`Io::Handles`], but the kernel reads and writes the upper's files, and reads all but the small ones of lower
+    /// directories, by itself (Linux 6.9, privileged): the fastest for bulk data. What is open of such a lower file keeps
+    /// its content when the file is copied up.
     Passthrough,
 }
 

@@ -225,8 +225,8 @@ impl UnionFs {
             xattr: options.xattr,
             noatime: options.flags.atime == crate::options::Atime::NoAtime,
             io: match options.io {
-                // Without an upper there is nothing to pass through to.
-                Io::Passthrough if upper.is_none() => Io::Cached,
+                // No file to pass through to.
+                Io::Passthrough if upper.is_none() && !lowers.iter().any(|layer| layer.is_sealed()) => Io::Cached,
                 io => io,
             },
             writeback: options.writeback,
