@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -243,6 +244,18 @@ pub fn write_pattern(path: impl AsRef<Path>, len: usize) {
 
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i / 4096 * 31 + i % 251) as u8).collect()
+}
+
+/// Keeps other tests from having the kernel forget what it caches, which it does for the whole machine.
+pub fn keep_caches() -> MutexGuard<'static, ()> {
+    static CACHES: Mutex<()> = Mutex::new(());
+    CACHES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the kernel forget the dentries and inodes that nobody uses.
+pub fn drop_caches() {
+    let _caches = keep_caches();
+    fs::write("/proc/sys/vm/drop_caches", "2").expect("drop_caches");
 }
 
 /// A filesystem mounted inside a scratch directory, which unmounts it.

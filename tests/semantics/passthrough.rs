@@ -411,7 +411,8 @@ fn numbers_that_were_left_are_forgotten() {
     assert_eq!(names(&mnt).len(), 2 * FILES + 1);
     let pid = get(&mnt, "system.lamel.pid").unwrap();
     let counted = || {
-        sh(&format!("echo 2 > /proc/sys/vm/drop_caches; kill -USR1 {}", String::from_utf8_lossy(&pid)));
+        drop_caches();
+        sh(&format!("kill -USR1 {}", String::from_utf8_lossy(&pid)));
         thread::sleep(std::time::Duration::from_millis(100));
         fs::read_to_string(&log).unwrap().lines().last().unwrap_or_default().to_owned()
     };
