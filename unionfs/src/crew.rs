@@ -323,6 +323,29 @@ mod tests {
     }
 
     #[test]
+    fn those_who_change_places_may_go_anywhere_afterwards() {
+        let before = sched_getaffinity(None).unwrap();
+        let ended = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                tell.send(me()).unwrap();
+                until("the test is over", || ended.load(Ordering::Relaxed));
+            });
+            let mut places = Places { leader: Pid::from_raw(told.recv().unwrap()), before: None };
+            let changed = (0..2).map(|_| places.change()).collect::<rustix::io::Result<Vec<()>>>();
+            assert_eq!(changed.is_ok(), before.count() > 1, "one CPU has no other");
+            let (mine, its) = (sched_getaffinity(None).unwrap(), sched_getaffinity(places.leader).unwrap());
+            assert_eq!(its.count(), 1);
+            assert!(changed.is_err() || (0..CpuSet::MAX_CPU).all(|cpu| !(mine.is_set(cpu) && its.is_set(cpu))));
+            let leader = places.leader;
+            drop(places);
+            assert!(sched_getaffinity(None).unwrap() == before && sched_getaffinity(leader).unwrap() == before);
+            ended.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
     fn without_a_companion_nobody_rests() {
         let crew = Crew::new(false);
         let turn = crew.turn();
