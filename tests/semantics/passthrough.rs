@@ -353,8 +353,10 @@ fn many_open_while_many_copy_up() {
                     })
                 })
                 .collect();
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            let written: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            // Also when one failed: the readers go on until they are told.
             done.store(true, Ordering::Relaxed);
+            written.into_iter().for_each(Result::unwrap);
         });
         for path in [&path, &link] {
             let seen = stat(path);

@@ -78,6 +78,9 @@ pub enum Refusal {
     /// The nodeid stands for data that moved: the name leads to another one.
     #[error("the file has a new nodeid")]
     Renumbered,
+    /// What was found under a name is not there any more: the VFS looks again.
+    #[error("the file was copied up meanwhile")]
+    Outdated,
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -172,7 +175,7 @@ impl Refusal {
             Self::Reserved => Errno::PERM,
             Self::NameTooLong => Errno::NAMETOOLONG,
             Self::CrossDevice => Errno::XDEV,
-            Self::UnknownInode | Self::Renumbered => Errno::STALE,
+            Self::UnknownInode | Self::Renumbered | Self::Outdated => Errno::STALE,
             Self::UnknownHandle => Errno::BADF,
             Self::NoAttribute => Errno::NODATA,
             Self::Range => Errno::RANGE,

@@ -251,3 +251,39 @@ impl UnionFs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::attr::SetAttr;
+    use crate::error::Error;
+    use crate::inode::ROOT_INO;
+    use crate::options::Options;
+
+    #[test]
+    fn a_name_that_was_found_before_another_was_copied_up_is_looked_for_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        ["lower", "upper", "work"].iter().for_each(|name| std::fs::create_dir(path(name)).unwrap());
+        std::fs::write(path("lower/one"), b"data").unwrap();
+        std::fs::hard_link(path("lower/one"), path("lower/two")).unwrap();
+        let options = Options {
+            lowers: vec![path("lower")],
+            upper: Some(path("upper")),
+            work: Some(path("work")),
+            index: true,
+            ..Options::new("/nowhere")
+        };
+        let fs = UnionFs::open_over(&options, &[]).unwrap();
+        let (root, two) = (fs.inodes.get(ROOT_INO).unwrap(), OsStr::new("two"));
+        let (one, _) = fs.lookup(&root, OsStr::new("one")).unwrap().unwrap();
+        let found = fs.find(&root, two).unwrap().unwrap();
+        fs.setattr(&one, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+        let outdated = fs.intern(&root, two, &found, true);
+        assert!(matches!(outdated, Err(Error::Refused(Refusal::Outdated))), "{:?}", outdated.map(|inode| inode.ino));
+        let (inode, attr) = fs.lookup(&root, two).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&inode, &one) && attr.mode & 0o777 == 0o600);
+    }
+}

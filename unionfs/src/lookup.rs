@@ -499,8 +499,11 @@ impl UnionFs {
     }
 
     /// Whether an inode of the table is the object that was found under a name.
+    ///
+    /// # Errors
+    /// [`Refusal::Outdated`]: it was, when it was found; but another of its names has been copied up since.
     fn is_same(&self, present: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, found: &Found) -> Result<bool> {
-        let upper = {
+        let copied = {
             let state = present.state.read();
             let here = state.link.as_ref().is_some_and(|link| link.is(parent, name));
             match (&state.body, &found.body) {
@@ -520,25 +523,39 @@ impl UnionFs {
                             });
                             return Ok(found.attr.nlink > 1 || same_place);
                         }
-                        (Some(_), Some(_)) => found.upper_id,
+                        (Some(_), Some(_)) => None,
+                        (Some(UpperFile::Indexed(key)), None) if found.attr.nlink > 1 => Some(key.clone()),
                         _ => return Ok(false),
                     }
                 }
                 _ => return Ok(false),
             }
         };
+        if let Some(copied) = copied {
+            return match self.find(parent, name)?.map(|now| now.body) {
+                Some(FoundBody::File { upper: Some(UpperFile::Indexed(key)), .. }) if key == copied => {
+                    Err(Refusal::Outdated.into())
+                }
+                _ => Ok(false),
+            };
+        }
         // Another name of a file of the upper, or a number that was copied along with its mark.
-        let Some(id) = upper else { return Ok(false) };
+        let Some(id) = found.upper_id else { return Ok(false) };
         let attr = self.with_backing(present, |backing| backing.attr())?;
         Ok((attr.dev, attr.ino) == id)
     }
 
     /// Finds a name and tells the kernel of it.
     pub(crate) fn lookup(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<(Arc<Inode>, Attr)>> {
-        let Some(found) = self.find(parent, name)? else {
-            return Ok(None);
+        let (found, inode) = loop {
+            let Some(found) = self.find(parent, name)? else {
+                return Ok(None);
+            };
+            match self.intern(parent, name, &found, true) {
+                Err(Error::Refused(Refusal::Outdated)) => {}
+                interned => break (found, interned?),
+            }
         };
-        let inode = self.intern(parent, name, &found, true)?;
         self.link_up(&inode, parent, name, &found);
         let mut attr = found.attr;
         self.fix_links(&inode, &mut attr)?;
