@@ -67,16 +67,16 @@ impl Lamel {
     /// take to begin.
     fn read_quickly(args: &[OsString]) -> Option<Self> {
         args.iter().find_map(|arg| match arg.to_str()? {
-            "mount" => Some(Self::read_only("mount", args, Command::Mount)),
-            "run" => Some(Self::read_only("run", args, |args| Command::Container(container::Command::Run(args)))),
-            "start" => Some(Self::read_only("start", args, |args| Command::Container(container::Command::Start(args)))),
-            "exec" => Some(Self::read_only("exec", args, |args| Command::Container(container::Command::Exec(args)))),
+            "mount" => Some(Self::read_one("mount", args, Command::Mount)),
+            "run" => Some(Self::read_one("run", args, |args| Command::Container(container::Command::Run(args)))),
+            "start" => Some(Self::read_one("start", args, |args| Command::Container(container::Command::Start(args)))),
+            "exec" => Some(Self::read_one("exec", args, |args| Command::Container(container::Command::Exec(args)))),
             _ => None,
         })?
     }
 
     /// Reads a command line of the command `name`, if it is one.
-    fn read_only<A: clap::Args>(name: &'static str, args: &[OsString], command: fn(A) -> Command) -> Option<Self> {
+    fn read_one<A: clap::Args>(name: &'static str, args: &[OsString], command: fn(A) -> Command) -> Option<Self> {
         let options = StoreArgs::augment_args(LogArgs::augment_args(clap::Command::new("lamel")));
         let parser = options.subcommand(A::augment_args(clap::Command::new(name)));
         let mut found = parser.try_get_matches_from(args).ok()?;

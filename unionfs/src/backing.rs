@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::attr::Attr;
 use crate::error::{Refusal, Result};
-use crate::handle::Data;
+use crate::handle::{Data, is_writable};
 use crate::inode::{Body, Inode, Link, LowerFile, ROOT_INO, UpperDir, UpperFile};
 use crate::layer::{Content, Layer};
 use crate::name::Name;
@@ -108,7 +108,7 @@ impl Backing<'_> {
         match self {
             Self::Upper { dir, name, .. } => with_noatime(flags | safe, |flags| at::open(dir.as_fd(), name, flags)),
             Self::Nameless { fd, .. } => with_noatime(flags | safe, |flags| at::reopen(fd.as_fd(), flags)),
-            Self::Lower { layer, at } if flags & OFlags::ACCMODE == OFlags::RDONLY => {
+            Self::Lower { layer, at } if !is_writable(flags) => {
                 return layer.open(&at.dir, &at.name);
             }
             Self::Lower { .. } => return Err(Refusal::ReadOnly.into()),

@@ -335,10 +335,7 @@ impl UnionFs {
             // The data counts from this one call on.
             upper.markers.clear_metacopy(backing.target()?)
         })?;
-        let mut state = inode.state.write();
-        if let Body::File(body) = &mut state.body {
-            body.leave_lower();
-        }
+        data_moved(&mut inode.state.write().body);
         Counters::count(&self.counters.data_copy_ups);
         Ok(())
     }

@@ -92,7 +92,7 @@ impl UnionFs {
         register: Register<'_>,
     ) -> Result<NewHandle> {
         let inode = &self.inodes.get(nodeid)?;
-        let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let write = is_writable(flags);
         let truncate = flags.contains(OFlags::TRUNC);
         // The kernel keeps writers from running programs, but checks a truncating reader only after this open.
         if truncate && !write && self.handles.is_executed(inode.ino) {

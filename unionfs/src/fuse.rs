@@ -26,7 +26,7 @@ use crate::crew::{Crew, Turn};
 use crate::dir::New;
 use crate::error::{Error, Refusal, Result};
 use crate::file::{FileId, NO_HANDLE, NewHandle, WriteTimes};
-use crate::handle::Access;
+use crate::handle::{Access, is_writable};
 use crate::union::{Counters, UnionFs};
 use crate::workers::Workers;
 
@@ -291,7 +291,7 @@ impl fuser::Filesystem for Adapter {
             return reply.error(Errno::ENOSYS);
         }
         let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
-        let write = flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let write = is_writable(flags);
         let slow = write && !flags.contains(OFlags::TRUNC) && fs.moves_more_than(ino.0, SLOW_BYTES);
         let unprivileged = req.uid() != 0;
         let notifier = Arc::clone(&self.notifier);
