@@ -159,18 +159,6 @@ fn is_private(name: &OsStr) -> bool {
 fn read_file(path: &Path) -> std::io::Result<(String, Vec<(u64, u64)>)> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    let mut segments = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(&file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(e) => return Err(e.into()),
-        };
-        at = seek(&file, SeekFrom::Hole(start))?;
-        segments.push((start, at));
-    }
-    seek(&file, SeekFrom::Start(0))?;
     let mut hash = Sha256::new();
     let mut first = Vec::new();
     let mut total = 0;
@@ -185,6 +173,18 @@ fn read_file(path: &Path) -> std::io::Result<(String, Vec<(u64, u64)>)> {
         if total <= 64 {
             first.extend_from_slice(&buf[..n]);
         }
+    }
+    // What is allocated and not written shows as data once it was read, so it is read first.
+    let mut segments = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(&file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        at = seek(&file, SeekFrom::Hole(start))?;
+        segments.push((start, at));
     }
     let text = if total <= 64 && total == first.len() {
         format!("{:?}", String::from_utf8_lossy(&first))

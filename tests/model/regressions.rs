@@ -149,3 +149,19 @@ fn a_linked_metacopy_of_the_kernel_keeps_its_links() {
         ",
     );
 }
+
+/// The model took the data for copied up; the kernel did that later, and its copy-up gives a new mtime.
+#[test]
+fn an_open_without_a_write_may_leave_a_metacopy() {
+    lamel(
+        "
+        layer
+          file b/b 1x1 hole=0 644 0 0
+        ops
+          utimens b/b 0 0
+          create b/b 777 - - 6x0
+          kernel
+          open 0 b/b rw
+        ",
+    );
+}

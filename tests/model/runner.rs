@@ -48,8 +48,11 @@ pub struct Quirks {
     pub idle_whiteouts: bool,
     /// The mtime of a directory changes with its entries only.
     pub dir_mtime: bool,
-    /// Copying up a file's data keeps its mtime, even where its attributes were copied up before.
+    /// Copying up a file's data keeps its mtime, even where its attributes were copied up before; and copying up for
+    /// a rename that then fails keeps the directory's.
     pub copy_up_keeps_mtime: bool,
+    /// An open for writing copies the data up; otherwise the first change of the data does, at the latest.
+    pub opens_copy_up: bool,
     /// An open lower file without a name has nlink 0 and takes a fchmod.
     pub unlinked_files: bool,
     /// readdir gives the number that stat gives.
@@ -73,6 +76,7 @@ impl Quirks {
         idle_whiteouts: true,
         dir_mtime: true,
         copy_up_keeps_mtime: true,
+        opens_copy_up: false,
         unlinked_files: true,
         d_ino: true,
         special_inos: true,
@@ -86,6 +90,7 @@ impl Quirks {
         idle_whiteouts: false,
         dir_mtime: true,
         copy_up_keeps_mtime: false,
+        opens_copy_up: true,
         unlinked_files: false,
         d_ino: false,
         special_inos: true,

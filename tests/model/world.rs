@@ -212,7 +212,7 @@ impl World {
             if node.lower_data && !self.quirks.copy_up_keeps_mtime {
                 node.mtime = None;
             }
-            node.lower_data = false;
+            node.lower_data &= !self.quirks.opens_copy_up;
         }
         if trunc {
             self.truncate(id, 0);
@@ -242,6 +242,7 @@ impl World {
         }
         let node = self.tree.node_mut(id);
         node.mtime = None;
+        node.lower_data = false;
         let Body::File(content) = &mut node.body else {
             panic!("only files are opened");
         };
@@ -265,6 +266,7 @@ impl World {
     fn fallocate(&mut self, id: Id, how: FallocateHow, at: u64, len: u64) {
         let node = self.tree.node_mut(id);
         node.mtime = None;
+        node.lower_data = false;
         let Body::File(content) = &mut node.body else {
             panic!("only files are opened");
         };
@@ -365,6 +367,9 @@ impl World {
         let old = self.tree.place(old, false)?;
         let new = self.tree.place(new, false)?;
         let source = old.found.ok_or(Errno::NOENT)?;
+        if !self.quirks.copy_up_keeps_mtime {
+            self.tree.node_mut(old.dir).mtime = None;
+        }
         match (how, new.found) {
             (RenameHow::NoReplace, Some(_)) => return Err(Errno::EXIST),
             (RenameHow::Exchange, None) => return Err(Errno::NOENT),
