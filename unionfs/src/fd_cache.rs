@@ -20,7 +20,7 @@ impl<T> FdCache<T> {
     /// A cache of about `capacity` descriptors.
     pub(crate) fn new(capacity: usize) -> Self {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
-        Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))) }
+        Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::sparse(each))) }
     }
 
     fn shard(&self, key: u64) -> &Mutex<LruCache<u64, Arc<T>>> {

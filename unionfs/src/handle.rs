@@ -10,6 +10,7 @@ use fuser::BackingId;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 
+use crate::cpus;
 use crate::error::{Refusal, Result};
 use crate::inode::Inode;
 use crate::layer::Content;
@@ -88,7 +89,6 @@ impl Data {
 }
 
 /// Everything that is open.
-#[derive(Default)]
 pub(crate) struct Handles {
     next: AtomicU64,
     files: DashMap<u64, Arc<FileHandle>>,
@@ -97,6 +97,18 @@ pub(crate) struct Handles {
     executed: DashMap<u64, u64>,
     /// The layers (`None`: the upper) whose files the kernel refused to register: no use asking again.
     refused: Mutex<HashSet<Option<u16>>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            files: cpus::shared_map(),
+            modes: cpus::shared_map(),
+            executed: cpus::shared_map(),
+            refused: Mutex::default(),
+        }
+    }
 }
 
 /// How a file is to be opened towards the kernel.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 
 use crate::copy_up::Depth;
+use crate::cpus;
 use crate::error::{Refusal, Result};
 use crate::inode::{Body, Inode, Link, LowerFile, State, UpperFile};
 use crate::layer::index_name;
@@ -27,12 +28,17 @@ use crate::whiteout::Namespace;
 const MAX_LINKS: usize = 64;
 
 /// What is known of files with several names.
-#[derive(Default)]
 pub(crate) struct Links {
     /// Names that the mount has seen, by inode number.
     seen: DashMap<u64, Vec<Link>>,
     /// Lower names that whiteouts hide, where no index counts them.
     hidden: DashMap<u64, u32>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { seen: cpus::shared_map(), hidden: cpus::shared_map() }
+    }
 }
 
 impl Links {

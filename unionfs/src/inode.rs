@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dashmap::{DashMap, DashSet};
+use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FileType;
 
+use crate::cpus;
 use crate::error::{Refusal, Result};
 use crate::layer::LayerDir;
 use crate::name::Name;
@@ -314,7 +315,7 @@ impl Eq for Numbered {}
 /// All inodes that the kernel, a child or an open handle holds.
 pub(crate) struct InodeTable {
     /// Half the size of a map: the numbers are in the inodes.
-    inodes: DashSet<Numbered>,
+    inodes: DashMap<Numbered, ()>,
     /// Objects whose own number (the key) was taken, by the numbers they got.
     displaced: Mutex<HashMap<u64, Vec<u64>>>,
     next_reserved: AtomicU64,
@@ -323,9 +324,9 @@ pub(crate) struct InodeTable {
 
 impl InodeTable {
     pub(crate) fn new(root: Arc<Inode>, fold32: bool) -> Self {
-        let inodes = DashSet::new();
+        let inodes = cpus::shared_map();
         root.nlookup.store(1, Ordering::Relaxed);
-        inodes.insert(Numbered(root));
+        inodes.insert(Numbered(root), ());
         let first = if fold32 { RESERVED_32 } else { RESERVED };
         Self {
             inodes,
@@ -341,7 +342,7 @@ impl InodeTable {
     }
 
     pub(crate) fn find(&self, nodeid: u64) -> Option<Arc<Inode>> {
-        self.inodes.get(&self.nodeids.ino(nodeid)).map(|inode| Arc::clone(&inode.0))
+        self.inodes.get(&self.nodeids.ino(nodeid)).map(|entry| Arc::clone(&entry.key().0))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -379,7 +380,7 @@ impl InodeTable {
             }
             // Counted before it can be seen: nobody else's forget may remove it.
             let inode = counted(Arc::new(make(ino)));
-            if self.inodes.insert(Numbered(Arc::clone(&inode))) {
+            if self.inodes.insert(Numbered(Arc::clone(&inode)), ()).is_none() {
                 return Ok(inode);
             }
         }
@@ -393,7 +394,7 @@ impl InodeTable {
         }
         let own = self.next_reserved.fetch_add(1, Ordering::Relaxed);
         let inode = counted(Arc::new(make(own)));
-        self.inodes.insert(Numbered(Arc::clone(&inode)));
+        self.inodes.insert(Numbered(Arc::clone(&inode)), ());
         self.displaced.lock().entry(ino).or_default().push(own);
         Ok(inode)
     }
@@ -424,7 +425,7 @@ impl InodeTable {
     pub(crate) fn reap(&self, mut ino: u64, mut gone: impl FnMut(u64)) {
         while ino != ROOT_INO {
             let mut second = None;
-            let removed = self.inodes.remove_if(&ino, |Numbered(inode)| {
+            let removed = self.inodes.remove_if(&ino, |Numbered(inode), ()| {
                 let unheld = inode.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(inode) == 1;
                 if unheld {
                     // Before anybody can find another inode of this number.
@@ -432,7 +433,7 @@ impl InodeTable {
                 }
                 unheld
             });
-            let Some(Numbered(inode)) = removed else { return };
+            let Some((Numbered(inode), ())) = removed else { return };
             if ino >= RESERVED_32 {
                 self.displaced.lock().retain(|_, list| {
                     list.retain(|own| *own != ino);
@@ -469,7 +470,7 @@ pub(crate) struct InoMap {
 
 impl InoMap {
     pub(crate) fn new(devices: &[u64], fold32: bool) -> Self {
-        let map = Self { devices: RwLock::new(Vec::new()), unmarked: DashMap::new(), fold32 };
+        let map = Self { devices: RwLock::new(Vec::new()), unmarked: cpus::shared_map(), fold32 };
         for device in devices {
             map.position(*device);
         }

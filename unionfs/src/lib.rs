@@ -33,6 +33,7 @@ pub mod whiteout;
 mod attr;
 mod backing;
 mod copy_up;
+mod cpus;
 mod crew;
 mod dir;
 mod explain;

@@ -9,10 +9,9 @@ mod probe;
 
 use std::fmt;
 use std::io;
-use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use fuser::{Session, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::MountFlags as KernelFlags;
 
+use crate::cpus;
 use crate::error::OpenError;
 use crate::fuse::Adapter;
 use crate::layer::Layer;
@@ -168,7 +168,7 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     if let Some(device) = place.device {
         union.mounted_as(rustix::fs::makedev(device.major, device.minor));
     }
-    let threads = options.threads.unwrap_or(cpus().max(MIN_THREADS));
+    let threads = options.threads.unwrap_or(cpus::count().max(MIN_THREADS));
     let mut config = fuser::Config::default();
     config.n_threads = Some(threads);
     // Every thread has a connection of its own, unless the device was the helper's to open.
@@ -176,15 +176,9 @@ pub fn mount_over(options: &Options, below: &[Arc<dyn Layer>]) -> Result<Mounted
     // The kernel keeps others out unless allow_other lets them in; it knows no
     // allow_root, which the session sees to.
     config.acl = if options.flags.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
-    let adapter = Adapter::new(Arc::clone(&union), options.spin.unwrap_or(cpus() == CPUS_TO_SPIN));
+    let adapter = Adapter::new(Arc::clone(&union), options.spin.unwrap_or(cpus::count() == CPUS_TO_SPIN));
     let notifier = adapter.notifier();
     let session = Session::from_fd(adapter, connection, config.acl, config).map_err(MountError::Handshake)?;
-    if let Some(device) = place.device
-        && let Err(error) = sys::read_ahead(device, READ_AHEAD_KIB)
-    {
-        // In a user namespace, or where sysfs is read-only.
-        tracing::debug!(%error, "the kernel reads ahead as much as it does by itself");
-    }
     // The session is new, and so is its notifier's place.
     notifier.get_or_init(|| session.notifier());
     Ok(Mounted { union, session, place, signals, threads })
@@ -209,18 +203,13 @@ const READ_AHEAD_KIB: u32 = 512;
 /// CPUs of a machine on which a companion thread (`crew.rs`) makes a difference: it keeps the only other one awake.
 const CPUS_TO_SPIN: usize = 2;
 
-fn cpus() -> usize {
-    // Asking takes a dozen system calls and more.
-    static CPUS: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
-    *CPUS
-}
-
 impl Mounted {
     /// Serves until the filesystem is unmounted and nobody uses it any more.
     ///
     /// SIGTERM, SIGINT and SIGHUP unmount it lazily; a second one ends the
     /// process at once. SIGUSR1 logs the counters.
     pub fn serve(self) -> Result<(), MountError> {
+        self.place.read_ahead();
         let Self { union, session, place, signals, threads: _ } = self;
         let (stopped, stop) = process::stop_pipe().map_err(MountError::Signals)?;
         let place = Arc::new(place);
@@ -241,6 +230,7 @@ impl Mounted {
 
     /// The same in a process that has its own use for the signals, which stay held back.
     pub fn serve_without_signals(self) -> Result<(), MountError> {
+        self.place.read_ahead();
         let Self { union, session, place: _place, signals: _, threads: _ } = self;
         let served = session.run().map_err(MountError::Serve);
         end(union);
@@ -305,6 +295,16 @@ impl Place {
 
     fn is_mounted(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| sys::is_connected(connection.as_fd()))
+    }
+
+    /// Has the kernel read far ahead. Nobody who waits for the mount waits for this.
+    fn read_ahead(&self) {
+        if let Some(device) = self.device
+            && let Err(error) = sys::read_ahead(device, READ_AHEAD_KIB)
+        {
+            // In a user namespace, or where sysfs is read-only.
+            tracing::debug!(%error, "the kernel reads ahead as much as it does by itself");
+        }
     }
 
     /// Takes the filesystem out of the tree; it lives on for those who are inside.

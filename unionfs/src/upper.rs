@@ -69,7 +69,11 @@ impl Upper {
             _ => OpenError::Prepare { role: LayerRole::Work, path: work_path.to_owned(), source },
         };
         let overlap = || OpenError::Overlap { upper: path.to_owned(), work: work_path.to_owned() };
-        if contains(&root, &work).map_err(&prepare)? || contains(&work, &root).map_err(&prepare)? {
+        let above = |dir| ancestry(dir).collect::<Result<Vec<_>>>().map_err(&prepare);
+        let (of_root, of_work) = (above(&root)?, above(&work)?);
+        if of_root.iter().any(|dir| of_work.first() == Some(dir))
+            || of_work.iter().any(|dir| of_root.first() == Some(dir))
+        {
             return Err(overlap());
         }
         let elsewhere = || OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() };
@@ -126,10 +130,11 @@ impl Upper {
         let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // Who opens the layer says what is wrong with it.
         let Ok(dir) = rustix::fs::open(lower, open, Mode::empty()) else { return Ok(()) };
+        // A parent that may not be entered is none of the upper's, which was.
+        let above: Vec<_> = ancestry(&dir).map_while(Result::ok).collect();
         let places = [(LayerRole::Upper, &*self.root, &self.path), (LayerRole::Work, &self.work, &self.work_path)];
         for (role, place, path) in places {
-            // A parent that may not be entered is none of the upper's, which was.
-            if contains(place, &dir).unwrap_or(false) {
+            if identity(place).is_ok_and(|place| above.contains(&place)) {
                 return Err(OpenError::LowerInside { lower: lower.to_owned(), role, path: path.clone() });
             }
         }
@@ -325,23 +330,25 @@ fn lock(role: LayerRole, path: &Path, dir: &OwnedFd) -> Result<OwnedFd, OpenErro
     }
 }
 
-/// Whether `inner` is `outer` or lies in it.
-fn contains(outer: &OwnedFd, inner: &OwnedFd) -> Result<bool> {
-    let wanted = at::fstat(outer.as_fd())?;
-    let same = |a: &at::Stat, b: &at::Stat| a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-    let mut dir = at::open_dir(inner.as_fd(), OsStr::new("."))?;
-    let mut here = at::fstat(dir.as_fd())?;
-    loop {
-        if same(&here, &wanted) {
-            return Ok(true);
-        }
-        let parent = at::open_dir(dir.as_fd(), OsStr::new(".."))?;
-        let above = at::fstat(parent.as_fd())?;
-        if same(&above, &here) {
-            return Ok(false);
-        }
-        (dir, here) = (parent, above);
-    }
+/// Device and number: what tells a directory from all others.
+fn identity(dir: &OwnedFd) -> Result<(u64, u64)> {
+    at::fstat(dir.as_fd()).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// A directory and those that it lies in, up to the root, by their identities. Ends after an error.
+fn ancestry(dir: &OwnedFd) -> impl Iterator<Item = Result<(u64, u64)>> {
+    let identified = |dir: OwnedFd| identity(&dir).map(|identity| (dir, identity));
+    let mut next = Some(at::open_dir(dir.as_fd(), OsStr::new(".")).and_then(identified));
+    std::iter::from_fn(move || {
+        let (here, known) = match next.take()? {
+            Ok(here) => here,
+            Err(error) => return Some(Err(error)),
+        };
+        let above = at::open_dir(here.as_fd(), OsStr::new("..")).and_then(identified);
+        // The root lies in itself.
+        next = Some(above).filter(|above| !above.as_ref().is_ok_and(|(_, above)| *above == known));
+        Some(Ok(known))
+    })
 }
 
 fn subdirectory(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
