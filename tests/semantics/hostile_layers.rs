@@ -108,6 +108,26 @@ fn a_broken_object_is_listed() {
     u.assert_alive();
 }
 
+/// It also is while somebody has it open, so that the kernel knows it.
+#[test]
+fn an_object_that_breaks_while_it_is_open_is_listed() {
+    let u = Union::new("mkdir d; echo broken > d/broken; echo whole > d/whole");
+    let mut open = File::open(u.at("d/broken")).unwrap();
+    let broken = u.s.lower(0).join("d/broken");
+    set(&broken, "trusted.overlay.metacopy", "").unwrap();
+    for _ in 0..3 {
+        assert_eq!(names(u.at("d")), ["broken", "whole"]);
+        drop_caches();
+    }
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "broken\n");
+    rustix::fs::lremovexattr(&broken, "trusted.overlay.metacopy").unwrap();
+    drop_caches();
+    assert_eq!(u.read("d/broken"), "broken\n");
+    u.assert_alive();
+}
+
 #[test]
 fn odd_marker_names() {
     survives(hostile(

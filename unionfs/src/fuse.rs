@@ -482,11 +482,14 @@ impl fuser::Filesystem for Adapter {
                 Err(error) => {
                     // The name is there; who asks for it gets the error.
                     refuse("readdirplus", ino.0, &error);
-                    // Readers skip entries without a number. One that the kernel knows as an inode must stay as it is.
-                    if fs.inodes.find(entry.ino).is_none() {
-                        attr.ino = INodeNo(entry.ino);
-                    }
+                    // Of this the kernel makes no entry either, and forgets a look-up.
+                    (attr.ino, attr.size) = (INodeNo(entry.ino), u64::MAX);
+                    let known = fs.inodes.find(entry.ino).inspect(|inode| fs.inodes.count(inode));
                     if reply.add(attr.ino, next, &entry.name, &Duration::ZERO, &attr, Generation(0)) {
+                        if known.is_some() {
+                            drop(known);
+                            fs.forget(entry.ino, 1);
+                        }
                         break;
                     }
                     continue;
