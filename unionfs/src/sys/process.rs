@@ -30,9 +30,12 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Waiting(File);
 
-/// The daemon's end of the pipe.
+/// The daemon's end of the pipe, and the descriptors that the program was started with.
 #[derive(Debug)]
-pub struct Starting(File);
+pub struct Starting {
+    caller: File,
+    inherited: Vec<RawFd>,
+}
 
 /// Forks; the daemon leads a session of its own and works in `/`.
 ///
@@ -52,7 +55,8 @@ pub fn daemonize() -> io::Result<Side> {
         ForkResult::Child => {
             rustix::process::setsid()?;
             rustix::process::chdir("/")?;
-            Ok(Side::Daemon(Starting(write.into())))
+            // Later it would be the list of all that is open, which takes time by its length.
+            Ok(Side::Daemon(Starting { caller: write.into(), inherited: inherited()? }))
         }
     }
 }
@@ -83,8 +87,12 @@ impl Starting {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        close_inherited()?;
-        self.0.write_all(&[READY])
+        for number in self.inherited.into_iter().filter(|number| !is_own(*number)) {
+            // SAFETY: everything that this process opens is closed on exec. A
+            // descriptor that is not came through the exec and has no owner here.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+        self.caller.write_all(&[READY])
     }
 
     /// Lets the caller end in failure, with this message.
@@ -92,32 +100,28 @@ impl Starting {
         let mut text = vec![FAILED];
         text.extend_from_slice(message.as_bytes());
         // Without a caller there is nobody to tell.
-        self.0.write_all(&text).ok();
+        self.caller.write_all(&text).ok();
     }
 }
 
-/// Closes the descriptors that the program was started with, but for the standard streams.
-fn close_inherited() -> io::Result<()> {
+/// The descriptors that the program was started with, but for the standard streams.
+fn inherited() -> io::Result<Vec<RawFd>> {
     let mut inherited = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
         let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
-        if number <= libc::STDERR_FILENO {
-            continue;
-        }
-        // SAFETY: the borrow ends with this call, which fails if the number
-        // that was just listed means nothing any more.
-        let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
-        if flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+        if number > libc::STDERR_FILENO && !is_own(number) {
             inherited.push(number);
         }
     }
-    for number in inherited {
-        // SAFETY: everything that this process opens is closed on exec. A
-        // descriptor that is not came through the exec and has no owner here.
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
-    Ok(())
+    Ok(inherited)
+}
+
+/// Whether a descriptor is closed on exec, as all that this process opens are, or not open at all.
+fn is_own(number: RawFd) -> bool {
+    // SAFETY: the borrow ends with this call, which fails if the number means nothing.
+    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
+    flags.map_or(true, |flags| flags.contains(FdFlags::CLOEXEC))
 }
 
 /// Whether a process sees the same mounts as this one. Of one that cannot be looked at it is not said.
