@@ -2,6 +2,8 @@
 
 use super::*;
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 #[test]
 fn mount_works_when_it_returns_and_umount_leaves_nothing() {
@@ -42,8 +44,13 @@ fn the_kernel_reads_far_ahead() {
     succeeds(&s, &format!("mount -o {STACK} mnt"));
     let device = fs::metadata(s.join("mnt")).unwrap().dev();
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let setting = fs::read_to_string(format!("/sys/class/bdi/{device}/read_ahead_kb")).unwrap();
-    assert_eq!(setting.trim(), "512");
+    let setting = || fs::read_to_string(format!("/sys/class/bdi/{device}/read_ahead_kb")).unwrap();
+    // It is set after the mount has returned.
+    let start = Instant::now();
+    while setting().trim() != "512" {
+        assert!(start.elapsed() < Duration::from_secs(10), "{}", setting());
+        thread::sleep(Duration::from_millis(1));
+    }
     succeeds(&s, "umount mnt");
 }
 
