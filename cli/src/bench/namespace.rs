@@ -1,4 +1,5 @@
 //! Namespaces of the benchmark's own: mounts that nobody else sees or holds, and with `--userns` no privileges outside.
+//! What others unmount meanwhile is not kept here.
 
 use std::fs;
 
@@ -25,6 +26,7 @@ pub(crate) fn enter(userns: bool) -> Result<bool> {
     } else {
         return Ok(false);
     }
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("making / private")?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("parting the mounts from the host's")?;
     Ok(true)
 }
