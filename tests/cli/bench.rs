@@ -98,6 +98,12 @@ fn the_page_shows_each_number_in_a_browser_and_runs_nothing() {
     let page = rendered(&s.join("out.html"), "");
     assert_eq!(between(&page, "<title>", "</title>"), "lamel bench");
     assert!(!page.contains("<img") && page.contains("&lt;img/src=x/onerror"), "{page}");
+    // The browser says how wide texts are.
+    let measure = "<script>document.title = [...document.querySelectorAll('svg.chart text')].filter(text => {
+        const box = text.getBBox(); return box.x < 0 || box.x + box.width > text.ownerSVGElement.viewBox.baseVal.width;
+    }).map(text => text.textContent).join()</script>";
+    fs::write(s.join("measured.html"), page.clone() + measure).unwrap();
+    assert_eq!(between(&rendered(&s.join("measured.html"), ""), "<title>", "</title>"), "", "texts that are cut off");
     let json = result(&s, "out.json");
     let rows = json["rows"].as_array().unwrap();
     let charts: Vec<&str> =

@@ -13,7 +13,8 @@ const COLOURS: [&str; 8] = ["#6b7280", "#3b82f6", "#f59e0b", "#ef4444", "#10b981
 /// Of a chart, in its own units.
 const WIDTH: f64 = 860.0;
 const LABEL: f64 = 250.0;
-const BARS: f64 = 390.0;
+/// What is left of the width takes the longest text behind a bar.
+const BARS: f64 = 280.0;
 const LINE: f64 = 26.0;
 
 const STYLE: &str = "\
@@ -125,7 +126,7 @@ fn chart(page: &mut String, report: &Report, row: &RowResult, references: Refere
     for (at, (cell, backend)) in row.cells.iter().zip(&report.backends).enumerate() {
         let top = LINE * at as f64;
         let text = top + LINE * 0.66;
-        let shown_name = shorten(&backend.name, 34);
+        let shown_name = shorten(&backend.name, 30);
         writeln!(
             page,
             "<text x=\"{:.0}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>",
