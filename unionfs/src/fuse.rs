@@ -153,6 +153,10 @@ fn reply_xattr(reply: ReplyXattr, request: &'static str, ino: u64, size: u32, va
     }
 }
 
+/// A size that no file has: the kernel lists an entry of READDIRPLUS with it, takes nothing else from it, and forgets a
+/// look-up of its inode.
+const LISTED_ONLY: u64 = u64::MAX;
+
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         self.agreed = Agreed::on(&self.fs.settings, config)?;
@@ -482,8 +486,7 @@ impl fuser::Filesystem for Adapter {
                 Err(error) => {
                     // The name is there; who asks for it gets the error.
                     refuse("readdirplus", ino.0, &error);
-                    // Of this the kernel makes no entry either, and forgets a look-up.
-                    (attr.ino, attr.size) = (INodeNo(entry.ino), u64::MAX);
+                    (attr.ino, attr.size) = (INodeNo(entry.ino), LISTED_ONLY);
                     let known = fs.inodes.find(entry.ino).inspect(|inode| fs.inodes.count(inode));
                     if reply.add(attr.ino, next, &entry.name, &Duration::ZERO, &attr, Generation(0)) {
                         if known.is_some() {
@@ -497,9 +500,8 @@ impl fuser::Filesystem for Adapter {
             };
             let (inode, mut attr) = found;
             if fs.inodes.nodeids.second(attr.ino).is_some() {
-                // Listed by its true number, which is not its nodeid any more: no file is so large, so that the kernel
-                // makes no entry of this, and forgets the look-up.
-                attr.size = u64::MAX;
+                // Its true number is not its nodeid any more.
+                attr.size = LISTED_ONLY;
             }
             if reply.add(INodeNo(attr.ino), next, &entry.name, ttl, &file_attr(&attr), Generation(0)) {
                 let ino = inode.ino;

@@ -314,7 +314,7 @@ impl Eq for Numbered {}
 
 /// All inodes that the kernel, a child or an open handle holds.
 pub(crate) struct InodeTable {
-    /// Half the size of a map: the numbers are in the inodes.
+    /// A set: the numbers are in the inodes.
     inodes: DashMap<Numbered, ()>,
     /// Objects whose own number (the key) was taken, by the numbers they got.
     displaced: Mutex<HashMap<u64, Vec<u64>>>,

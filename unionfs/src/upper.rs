@@ -71,9 +71,8 @@ impl Upper {
         let overlap = || OpenError::Overlap { upper: path.to_owned(), work: work_path.to_owned() };
         let above = |dir| ancestry(dir).collect::<Result<Vec<_>>>().map_err(&prepare);
         let (of_root, of_work) = (above(&root)?, above(&work)?);
-        if of_root.iter().any(|dir| of_work.first() == Some(dir))
-            || of_work.iter().any(|dir| of_root.first() == Some(dir))
-        {
+        let lies_in = |inner: &[_], outer: &[_]| outer.first().is_some_and(|outer| inner.contains(outer));
+        if lies_in(&of_root, &of_work) || lies_in(&of_work, &of_root) {
             return Err(overlap());
         }
         let elsewhere = || OpenError::WorkElsewhere { upper: path.to_owned(), work: work_path.to_owned() };
